@@ -1,0 +1,51 @@
+package transport
+
+import "time"
+
+// Format is the spelling of a message on a medium (hb-01 section 1 of the
+// protocol notes in docs/PROTOCOL.md).
+type Format uint8
+
+const (
+	// FormatNetstring is what UDP and ICMP media carry.
+	FormatNetstring Format = iota
+	// FormatClassic is the line form that serial lines carry.
+	FormatClassic
+)
+
+// PacketBytesMax bounds one packet on any medium. 3.0.6 refuses larger ones
+// ("msg too big"); a UDP datagram ends at 64 KiB anyway.
+const PacketBytesMax = 64 << 10
+
+// Medium is one path to the peers: a broadcast interface, a serial line, a
+// ping node.
+//
+// A Medium moves bytes and knows nothing of authentication, ownership or
+// health. It repairs itself: while an interface is gone or a cable is out Send
+// returns an error, and a later Send works again without help.
+type Medium interface {
+	// Kind is the ha.cf directive: "bcast", "mcast", "mcast6", "ucast",
+	// "ucast6", "serial", "ping", "ping6" or "ping_group".
+	Kind() string
+	// Link is the name of the link as the original shows it in logs and in
+	// cl_status: the interface ("eth0"), the device ("/dev/ttyS0"), the ping
+	// node's name. Two media on one interface share it.
+	Link() string
+	// Name is unique and stable: "bcast eth1", "ucast eth1 192.0.2.2",
+	// "serial /dev/ttyS0", "ping 192.0.2.1".
+	Name() string
+	// Format tells which of the two encodings Send wants.
+	Format() Format
+	// Send writes one packet. A medium that is slow drops; it never queues
+	// without bound and never blocks the caller for longer than a write to a
+	// socket takes.
+	Send(packet []byte) error
+	// Receive blocks for one packet, copies it to buf and stamps its arrival
+	// (the kernel's stamp where there is one, so that a late reader still sees
+	// the true time). It returns net.ErrClosed after Close; any other error is
+	// temporary, has been rate limited by the medium (it does not spin), and
+	// the next call may work. A packet longer than buf is dropped, not cut.
+	Receive(buf []byte) (n int, at time.Time, err error)
+	// Close frees a blocked Receive at once.
+	Close() error
+}
