@@ -1,0 +1,369 @@
+package resources
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"heartbeat/resources/script"
+)
+
+// managerTag is the tag under which the original's ResourceManager logs.
+const managerTag = "ResourceManager(default)"
+
+// Group is one line of haresources: resources that start left to right and stop
+// right to left. Its methods run one at a time; Give ends a Take that is under
+// way.
+type Group struct {
+	lib     *Library
+	node    string
+	entries []string
+
+	// turn holds one token: whoever has it may act on the group.
+	turn chan struct{}
+	// taken is what Take used, so that Give stops the same things even if files
+	// changed in between; nil when not taken. Guarded by turn.
+	taken []*member
+
+	mu         sync.Mutex
+	cancelTake context.CancelCauseFunc // of the Take under way, or nil
+	giving     int                     // Gives that wait for their turn
+}
+
+// Group makes the group of one line: the node's name and the entries as written.
+func (l *Library) Group(node string, entries []string) *Group {
+	return &Group{lib: l, node: node, entries: entries, turn: make(chan struct{}, 1)}
+}
+
+// Key is the group's first entry, by which the cluster names it.
+func (g *Group) Key() string {
+	if len(g.entries) == 0 {
+		return ""
+	}
+	return g.entries[0]
+}
+
+func (g *Group) lock(ctx context.Context) error {
+	select {
+	case g.turn <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case g.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("group %s is busy: %w", g.Key(), context.Cause(ctx))
+	}
+}
+
+func (g *Group) unlock() { <-g.turn }
+
+// Take starts the group's resources left to right. One that runs already is left
+// alone. The first that cannot be started makes everything of the group stop
+// again, right to left, and a *StartFailed is returned. A Take whose context ends,
+// or that a Give ends, returns *Interrupted and stops nothing.
+func (g *Group) Take(ctx context.Context) error {
+	if err := g.lock(ctx); err != nil {
+		return err
+	}
+	defer g.unlock()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	g.mu.Lock()
+	if g.giving > 0 {
+		cancel(ErrGive)
+	}
+	g.cancelTake = cancel
+	g.mu.Unlock()
+	defer func() {
+		g.mu.Lock()
+		g.cancelTake = nil
+		g.mu.Unlock()
+	}()
+
+	g.manager("info", fmt.Sprintf("Acquiring resource group: %s %s", g.node, strings.Join(g.entries, " ")), "acquiring resource group")
+	// Taken from here on: whatever happens now, something may run.
+	members, resolveErr := g.resolve()
+	g.taken = members
+	for i, entry := range g.entries {
+		if ctx.Err() != nil {
+			return &Interrupted{g.Key(), entry, context.Cause(ctx)}
+		}
+		var err error
+		if i == len(members) {
+			err = resolveErr
+		} else {
+			err = g.start(ctx, members[i])
+		}
+		if err == nil {
+			continue
+		}
+		if ctx.Err() != nil {
+			return &Interrupted{g.Key(), entry, err}
+		}
+		g.manager("CRIT", "Giving up resources due to failure of "+entry, "giving up resources: a start failed", "resource", entry, "err", err)
+		// The rollback is a release: it does not stop for the caller's haste.
+		return &StartFailed{g.Key(), entry, err, g.giveAll(context.WithoutCancel(ctx))}
+	}
+	return nil
+}
+
+// resolve looks all entries up, in order, until the first that cannot be.
+func (g *Group) resolve() ([]*member, error) {
+	members := make([]*member, 0, len(g.entries))
+	for i, entry := range g.entries {
+		m, err := g.memberAt(i)
+		if err != nil {
+			g.cannotUse(entry, err)
+			return members, err
+		}
+		members = append(members, m)
+	}
+	return members, nil
+}
+
+func (g *Group) cannotUse(entry string, err error) {
+	var notFound *script.NotFoundError
+	text := err.Error()
+	if errors.As(err, &notFound) {
+		text = "Cannot locate resource script " + notFound.Script
+	}
+	g.manager("ERROR", text, "cannot use resource", "resource", entry, "err", err)
+}
+
+// start starts one resource if its status does not say that it runs. Built-in
+// types are not asked first: their Start finds that out cheaper.
+func (g *Group) start(ctx context.Context, m *member) error {
+	if !m.builtin() {
+		state, err := g.status(ctx, m)
+		if err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			// The original takes an unusable status for "not running".
+			g.manager("WARN", fmt.Sprintf("status of %s: %v", m.entry, err), "status failed before start", "resource", m.entry, "err", err)
+		}
+		if state == Running {
+			return nil
+		}
+	}
+	return g.act(ctx, m, "start", g.budget(m, g.lib.o.Budgets.Start), m.Start)
+}
+
+// act runs one action with its line in the log, its time limit and the warning
+// before that.
+func (g *Group) act(ctx context.Context, m *member, action string, limit time.Duration, do func(context.Context) error) error {
+	g.manager("info", "Running "+call(m.path, m.args, action), "running resource action", "resource", m.entry, "action", action)
+	err := g.bounded(ctx, m, action, limit, do)
+	if err == nil {
+		if m.builtin() {
+			g.lib.o.Log(Event{Level: "INFO", Tag: m.agent, Classic: " Success", Msg: "resource action done", Attrs: []any{"resource", m.entry, "action", action}})
+		}
+		return nil
+	}
+	code := 1
+	var exit *script.ExitError
+	if errors.As(err, &exit) {
+		code = exit.Code
+	}
+	if m.builtin() {
+		g.lib.o.Log(Event{Level: "ERROR", Tag: m.agent, Classic: " " + err.Error(), Msg: "resource action failed", Attrs: []any{"resource", m.entry, "action", action, "err", err}})
+	}
+	g.manager("ERROR", fmt.Sprintf("Return code %d from %s", code, m.path), "resource action failed", "resource", m.entry, "action", action, "code", code, "err", err)
+	return err
+}
+
+func call(path, args, action string) string {
+	if args == "" {
+		return path + " " + action
+	}
+	return path + " " + args + " " + action
+}
+
+func (g *Group) budget(m *member, forScript time.Duration) time.Duration {
+	if m.builtin() {
+		return g.lib.o.Budgets.BuiltIn
+	}
+	return forScript
+}
+
+func (g *Group) bounded(ctx context.Context, m *member, action string, limit time.Duration, do func(context.Context) error) error {
+	if limit <= 0 {
+		return do(ctx)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, &overBudget{limit})
+	defer cancel()
+	slow := time.AfterFunc(limit/warnShare, func() {
+		g.manager("WARN", fmt.Sprintf("%s has been running for %v, its limit is %v", call(m.path, m.args, action), limit/warnShare, limit),
+			"resource action is slow", "resource", m.entry, "action", action, "limit", limit)
+	})
+	defer slow.Stop()
+	return do(ctx)
+}
+
+func (g *Group) status(ctx context.Context, m *member) (State, error) {
+	var state State
+	err := g.bounded(ctx, m, "status", g.budget(m, g.lib.o.Budgets.Status), func(ctx context.Context) (err error) {
+		state, err = m.Status(ctx)
+		return err
+	})
+	if err == nil && m.builtin() {
+		text := " Resource is stopped"
+		if state == Running {
+			text = " Running OK"
+		}
+		g.lib.o.Log(Event{Level: "INFO", Tag: m.agent, Classic: text, Msg: "resource status", Attrs: []any{"resource", m.entry, "state", state}})
+	}
+	return state, err
+}
+
+// Give stops the group's resources right to left, each of them, running or not. A
+// failed stop is repeated. When one may still run after that, Give returns
+// *StopFailed and leaves those to its left as they are. The original reboots the
+// node here; that decision is the caller's. nil means that nothing of the group
+// runs here.
+func (g *Group) Give(ctx context.Context) error {
+	g.mu.Lock()
+	g.giving++
+	if g.cancelTake != nil {
+		g.cancelTake(ErrGive)
+	}
+	g.mu.Unlock()
+	err := g.lock(ctx)
+	// With the turn in hand no Take is under way, and the next one may run again.
+	g.mu.Lock()
+	g.giving--
+	g.mu.Unlock()
+	if err != nil {
+		return &StopFailed{g.Key(), g.Key(), err}
+	}
+	defer g.unlock()
+	return g.giveAll(ctx)
+}
+
+// giveAll is Give for whoever has the turn.
+func (g *Group) giveAll(ctx context.Context) error {
+	g.manager("info", fmt.Sprintf("Releasing resource group: %s %s", g.node, strings.Join(g.entries, " ")), "releasing resource group")
+	for i := len(g.entries) - 1; i >= 0; i-- {
+		m, err := g.memberAt(i)
+		if err != nil {
+			// Not started by us, and not to be found or understood: the original
+			// logs that and goes on.
+			g.cannotUse(g.entries[i], err)
+			continue
+		}
+		if err := g.stop(ctx, m); err != nil {
+			return &StopFailed{g.Key(), g.entries[i], err}
+		}
+	}
+	g.taken = nil
+	return nil
+}
+
+// memberAt is the resource that Take used, or else the one that is there now.
+func (g *Group) memberAt(i int) (*member, error) {
+	if i < len(g.taken) {
+		return g.taken[i], nil
+	}
+	return g.lib.lookup(g.entries[i])
+}
+
+// stop stops one resource, with retries, until it is known not to run.
+func (g *Group) stop(ctx context.Context, m *member) error {
+	limit := g.budget(m, g.lib.o.Budgets.Stop)
+	stopCtx := ctx
+	if limit > 0 {
+		var cancel context.CancelFunc
+		stopCtx, cancel = context.WithTimeoutCause(ctx, limit, &overBudget{limit})
+		defer cancel()
+	}
+	var err error
+	for retries := 0; ; retries++ {
+		if err = g.act(stopCtx, m, "stop", limit, m.Stop); err == nil {
+			return nil
+		}
+		if retries == g.lib.o.StopRetries || !pause(stopCtx, stopRetryPause) {
+			break
+		}
+		g.manager("info", "Retrying failed stop operation ["+m.entry+"]", "retrying failed stop", "resource", m.entry, "retry", retries+1)
+	}
+	if ctx.Err() != nil || m.builtin() {
+		// A built-in's failed stop has looked at the kernel already.
+		return err
+	}
+	state, statusErr := g.status(ctx, m)
+	switch {
+	case statusErr != nil:
+		return fmt.Errorf("%w (and its state is unknown: %w)", err, statusErr)
+	case state != Stopped:
+		return fmt.Errorf("%w (and it is still %v)", err, state)
+	}
+	g.manager("ERROR", "Resource script for "+m.entry+" probably not LSB-compliant.", "stop failed, but the resource is stopped", "resource", m.entry, "err", err)
+	g.manager("WARN", "it ("+m.entry+") MUST succeed on a stop when already stopped", "stop of a stopped resource must succeed", "resource", m.entry)
+	return nil
+}
+
+// pause reports whether it lasted d.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// FirstRunning answers the original's req_resource: does the group's first
+// resource run here?
+func (g *Group) FirstRunning(ctx context.Context) (bool, error) {
+	if len(g.entries) == 0 {
+		return false, nil
+	}
+	if err := g.lock(ctx); err != nil {
+		return false, err
+	}
+	defer g.unlock()
+	return g.runs(ctx, 0)
+}
+
+func (g *Group) runs(ctx context.Context, i int) (bool, error) {
+	m, err := g.memberAt(i)
+	if err != nil {
+		return false, err
+	}
+	state, err := g.status(ctx, m)
+	return state == Running, err
+}
+
+// Status counts the group's running resources. It changes nothing. A resource
+// whose state cannot be told is not counted, and the error says which.
+func (g *Group) Status(ctx context.Context) (running, total int, err error) {
+	if err := g.lock(ctx); err != nil {
+		return 0, len(g.entries), err
+	}
+	defer g.unlock()
+	var errs []error
+	for i, entry := range g.entries {
+		runs, err := g.runs(ctx, i)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("status of %s: %w", entry, err))
+		}
+		if runs {
+			running++
+		}
+	}
+	return running, len(g.entries), errors.Join(errs...)
+}
+
+func (g *Group) manager(level, classic, msg string, attrs ...any) {
+	g.lib.o.Log(Event{
+		Level: level, Tag: managerTag, Classic: classic, Msg: msg,
+		Attrs: append([]any{"node", g.node, "group", g.Key()}, attrs...),
+	})
+}
