@@ -1,0 +1,211 @@
+package message
+
+import (
+	"crypto/hmac"
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"strconv"
+	"sync"
+)
+
+// KeyIndexMax is the highest number a key may have; the lowest is 0.
+const KeyIndexMax = 15
+
+// Key is one line of authkeys.
+type Key struct {
+	// Index names the key on the wire, 0 to KeyIndexMax.
+	Index int
+	// Method is crc, md5, sha1, sha256 or sha512. Heartbeat 3.0.6 knows the
+	// first three.
+	Method string
+	// Secret is the key word as written; crc has none.
+	Secret string
+}
+
+// String leaves the secret out, so that no log line can hold it.
+func (k Key) String() string { return strconv.Itoa(k.Index) + " " + k.Method }
+
+// GoString leaves the secret out, too.
+func (k Key) GoString() string { return "message.Key{" + k.String() + "}" }
+
+// Keyring is an immutable set of keys, one of which signs. It may be used from
+// several goroutines.
+type Keyring struct {
+	signers  [KeyIndexMax + 1]*signer
+	outbound *signer
+}
+
+// NewKeyring makes a ring that verifies with any of keys and signs with the
+// one numbered outbound. It refuses an unknown method, a number out of range
+// or given twice, a missing secret, and an outbound key that is not there.
+func NewKeyring(outbound int, keys []Key) (*Keyring, error) {
+	ring := new(Keyring)
+	for _, key := range keys {
+		if key.Index < 0 || key.Index > KeyIndexMax {
+			return nil, fmt.Errorf("key %v: index out of range 0 to %d", key, KeyIndexMax)
+		}
+		if ring.signers[key.Index] != nil {
+			return nil, fmt.Errorf("key %v: index given twice", key)
+		}
+		s, err := newSigner(key)
+		if err != nil {
+			return nil, fmt.Errorf("key %v: %w", key, err)
+		}
+		ring.signers[key.Index] = s
+	}
+	ring, ok := ring.WithOutbound(outbound)
+	if !ok {
+		return nil, fmt.Errorf("key %d: not among the keys, but asked to sign", outbound)
+	}
+	return ring, nil
+}
+
+// Lookup is the key of that number; false when there is none.
+func (r *Keyring) Lookup(index int) (Key, bool) {
+	if s := r.signer(index); s != nil {
+		return s.key, true
+	}
+	return Key{}, false
+}
+
+// Outbound is the key that signs.
+func (r *Keyring) Outbound() Key { return r.outbound.key }
+
+// WithOutbound is the same ring signing with the key of that number; false,
+// and no ring, when there is none.
+func (r *Keyring) WithOutbound(index int) (*Keyring, bool) {
+	s := r.signer(index)
+	if s == nil {
+		return nil, false
+	}
+	return &Keyring{signers: r.signers, outbound: s}, true
+}
+
+func (r *Keyring) signer(index int) *signer {
+	if index < 0 || index > KeyIndexMax {
+		return nil
+	}
+	return r.signers[index]
+}
+
+// signer computes digests with one key. The hash is kept because preparing an
+// HMAC costs two blocks and several allocations, resetting a prepared one
+// almost nothing.
+type signer struct {
+	key Key
+
+	mu  sync.Mutex
+	mac hash.Hash
+	sum [sha512.Size]byte
+}
+
+func newSigner(key Key) (*signer, error) {
+	var digest func() hash.Hash
+	switch key.Method {
+	case "crc":
+		return &signer{key: key, mac: new(crc)}, nil
+	case "md5":
+		digest = md5.New
+	case "sha1":
+		digest = sha1.New
+	case "sha256":
+		digest = sha256.New
+	case "sha512":
+		digest = sha512.New
+	default:
+		return nil, errors.New("unknown method")
+	}
+	if key.Secret == "" {
+		return nil, errors.New("the method needs a secret")
+	}
+	return &signer{key: key, mac: hmac.New(digest, []byte(key.Secret))}, nil
+}
+
+// authBytesMax is the longest auth value: two digits, blank, 128 hex digits.
+const authBytesMax = 2 + 1 + 2*sha512.Size
+
+// appendAuth appends the auth value "INDEX DIGEST" of data.
+func (s *signer) appendAuth(dst, data []byte) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mac.Reset()
+	s.mac.Write(data)
+	return s.finish(dst)
+}
+
+// appendAuthOfLines is appendAuth of the field lines of a classic message
+// without those named auth.
+func (s *signer) appendAuthOfLines(dst, lines []byte) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mac.Reset()
+	from := 0
+	for at := 0; at < len(lines); {
+		end := lineEnd(lines, at)
+		if name, _, _, _ := cutClassic(lines[at:end]); string(name) == fieldAuth {
+			s.mac.Write(lines[from:at])
+			from = end
+		}
+		at = end
+	}
+	s.mac.Write(lines[from:])
+	return s.finish(dst)
+}
+
+func (s *signer) finish(dst []byte) []byte {
+	dst = strconv.AppendInt(dst, int64(s.key.Index), 10)
+	dst = append(dst, ' ')
+	sum := s.mac.Sum(s.sum[:0])
+	if len(sum) == crcBytes {
+		// The one digest that is printed as a number, without leading zeros.
+		return strconv.AppendUint(dst, uint64(binary.BigEndian.Uint32(sum)), 16)
+	}
+	return hex.AppendEncode(dst, sum)
+}
+
+// verify compares an auth value with that of a sum in constant time.
+func verify(received, computed []byte) bool { return hmac.Equal(received, computed) }
+
+// crc is CRC-32 as heartbeat computes it: polynomial 0x04C11DB7, most
+// significant bit first, start 0, final complement, and unlike cksum(1) without
+// the length. hash/crc32 has only the reflected form. It detects line noise;
+// it keeps nobody out.
+type crc struct{ remainder uint32 }
+
+const crcBytes = 4
+
+var crcTable = func() (table [256]uint32) {
+	for i := range table {
+		c := uint32(i) << 24
+		for range 8 {
+			if c&(1<<31) != 0 {
+				c = c<<1 ^ 0x04C11DB7
+			} else {
+				c <<= 1
+			}
+		}
+		table[i] = c
+	}
+	return table
+}()
+
+func (c *crc) Write(data []byte) (int, error) {
+	r := c.remainder
+	for _, b := range data {
+		r = r<<8 ^ crcTable[byte(r>>24)^b]
+	}
+	c.remainder = r
+	return len(data), nil
+}
+
+func (c *crc) Sum(dst []byte) []byte { return binary.BigEndian.AppendUint32(dst, ^c.remainder) }
+func (c *crc) Reset()                { c.remainder = 0 }
+func (c *crc) Size() int             { return crcBytes }
+func (c *crc) BlockSize() int        { return 1 }
