@@ -1,0 +1,250 @@
+package lab
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"heartbeat/integration/probe"
+)
+
+// helper is a role of this program at work for the lab.
+type helper struct {
+	cmd    *exec.Cmd
+	stdin  io.WriteCloser
+	out    *bufio.Reader
+	stderr strings.Builder
+	stop   sync.Once
+}
+
+// startHelper starts a role in the client and waits until it is ready.
+func (l *Lab) startHelper(ctx context.Context, limit time.Duration, args ...string) (*helper, error) {
+	h := &helper{cmd: exec.Command("/proc/self/exe", args...)}
+	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	h.cmd.Stderr = &h.stderr
+	var err error
+	if h.stdin, err = h.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	out, err := h.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	h.out = bufio.NewReader(out)
+	if err := l.client.do(h.cmd.Start); err != nil {
+		return nil, fmt.Errorf("start %s: %w", args[0], err)
+	}
+	l.mu.Lock()
+	l.closers = append(l.closers, h.kill)
+	l.mu.Unlock()
+	ready := make(chan error, 1)
+	go func() { // ends with the helper, which stop or kill ends
+		line, err := h.out.ReadString('\n')
+		if err == nil && line != "ready\n" {
+			err = fmt.Errorf("said %q", line)
+		}
+		ready <- err
+	}()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case err = <-ready:
+	case <-timer.C:
+		err = fmt.Errorf("not ready within %v: no answer from the service", limit)
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
+		h.kill()
+		return nil, fmt.Errorf("%s: %w %s", args[0], err, h.stderr.String())
+	}
+	return h, nil
+}
+
+// finish tells the helper to end and decodes its result.
+func (h *helper) finish(into any) error {
+	err := fmt.Errorf("it ended already")
+	h.stop.Do(func() {
+		_ = h.stdin.Close()
+		err = json.NewDecoder(h.out).Decode(into)
+		_, _ = io.Copy(io.Discard, h.out)
+		if werr := h.cmd.Wait(); werr != nil {
+			err = fmt.Errorf("%w: %s", werr, h.stderr.String())
+		}
+	})
+	return err
+}
+
+func (h *helper) kill() {
+	h.stop.Do(func() {
+		_ = h.cmd.Process.Kill()
+		_ = h.cmd.Wait()
+	})
+}
+
+// Prober probes service addresses from the client.
+type Prober struct{ h *helper }
+
+// ProbeOptions say how to probe.
+type ProbeOptions struct {
+	Addrs []netip.Addr
+	// Interval between two requests to one address.
+	Interval time.Duration
+	// Nodes also asks each node by its MAC: who owns the address, and do both.
+	Nodes bool
+}
+
+// probeLimit bounds a run that nobody stops.
+const probeLimit = 30 * time.Minute
+
+// Probe starts probing, with an empty ARP cache, and returns when every
+// address has answered.
+func (l *Lab) Probe(ctx context.Context, o ProbeOptions) (*Prober, error) {
+	if err := l.client.forgetNeighbours(ServiceLink); err != nil {
+		return nil, err
+	}
+	cfg := probe.Config{Interface: ServiceLink, Source: ClientAddr, Addrs: o.Addrs, Interval: o.Interval, Limit: probeLimit}
+	if o.Nodes {
+		cfg.NodeMACs = []string{l.N1.mac(ServiceLink).String(), l.N2.mac(ServiceLink).String()}
+	}
+	text, err := json.Marshal(cfg)
+	if err != nil {
+		return nil, err
+	}
+	h, err := l.startHelper(ctx, 30*time.Second, roleProbe, string(text))
+	if err != nil {
+		return nil, err
+	}
+	return &Prober{h}, nil
+}
+
+// Stop ends the run and returns what it saw.
+func (p *Prober) Stop() (*probe.Result, error) {
+	var r probe.Result
+	if err := p.h.finish(&r); err != nil {
+		return nil, fmt.Errorf("probe: %w", err)
+	}
+	return &r, nil
+}
+
+// HTTPProber requests a page from the client.
+type HTTPProber struct{ h *helper }
+
+// ProbeHTTP requests url from the client every interval, on fresh connections,
+// and returns when the first answer came.
+func (l *Lab) ProbeHTTP(ctx context.Context, url string, interval time.Duration) (*HTTPProber, error) {
+	h, err := l.startHelper(ctx, 30*time.Second, roleHTTP, url, interval.String())
+	if err != nil {
+		return nil, err
+	}
+	return &HTTPProber{h}, nil
+}
+
+// Stop ends the run and returns what it saw.
+func (p *HTTPProber) Stop() (*probe.HTTPResult, error) {
+	var r probe.HTTPResult
+	if err := p.h.finish(&r); err != nil {
+		return nil, fmt.Errorf("HTTP probe: %w", err)
+	}
+	return &r, nil
+}
+
+// Capture records when frames of a node came through the switch.
+type Capture struct {
+	fd   int
+	keep func(frame []byte) bool
+}
+
+// Capture begins to watch what a node sends on a link. keep chooses the frames
+// that count.
+func (l *Lab) Capture(n *Node, link string, keep func(frame []byte) bool) (*Capture, error) {
+	c := &Capture{fd: -1, keep: keep}
+	err := l.sw.do(func() error {
+		p, err := l.sw.nl.LinkByName(port(n.Name, link))
+		if err != nil {
+			return err
+		}
+		const all = 0x0300 // ETH_P_ALL, in network order
+		if c.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, all); err != nil {
+			return err
+		}
+		if err := unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
+			return err
+		}
+		if err := unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20); err != nil {
+			return err
+		}
+		return unix.Bind(c.fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: p.Attrs().Index})
+	})
+	if err != nil {
+		c.Close()
+		return nil, fmt.Errorf("capture at %s: %w", port(n.Name, link), err)
+	}
+	return c, nil
+}
+
+// Times returns when the frames came that were captured since the last call.
+func (c *Capture) Times() []time.Time {
+	var out []time.Time
+	buf, oob := make([]byte, 2048), make([]byte, 256)
+	for {
+		k, oobn, _, from, err := unix.Recvmsg(c.fd, buf, oob, 0)
+		if err != nil {
+			return out
+		}
+		if ll, ok := from.(*unix.SockaddrLinklayer); ok && ll.Pkttype == unix.PACKET_OUTGOING {
+			continue // towards the node
+		}
+		if c.keep(buf[:k]) {
+			out = append(out, time.Unix(0, probe.Stamp(oob[:oobn])))
+		}
+	}
+}
+
+// Close ends the capture.
+func (c *Capture) Close() {
+	if c.fd >= 0 {
+		_ = unix.Close(c.fd)
+		c.fd = -1
+	}
+}
+
+// Load keeps every core busy, with four processes per core at normal
+// priority, until stop is called.
+func Load(cores int) (stop func(), err error) {
+	var running []func()
+	stop = func() {
+		for _, f := range running {
+			f()
+		}
+	}
+	for range 4 * cores {
+		cmd := exec.Command("/proc/self/exe", roleSpin)
+		cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		in, err := cmd.StdinPipe() // when we die, it ends
+		if err != nil {
+			return stop, err
+		}
+		if err := cmd.Start(); err != nil {
+			return stop, fmt.Errorf("start load: %w", err)
+		}
+		running = append(running, func() {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+			_ = in.Close()
+		})
+	}
+	return stop, nil
+}
