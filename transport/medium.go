@@ -1,21 +1,22 @@
 package transport
 
-import "time"
+import (
+	"time"
 
-// Format is the spelling of a message on a medium (hb-01 section 1 of the
-// protocol notes in docs/PROTOCOL.md).
-type Format uint8
-
-const (
-	// FormatNetstring is what UDP and ICMP media carry.
-	FormatNetstring Format = iota
-	// FormatClassic is the line form that serial lines carry.
-	FormatClassic
+	"heartbeat/transport/message"
 )
 
-// PacketBytesMax bounds one packet on any medium. 3.0.6 refuses larger ones
-// ("msg too big"); a UDP datagram ends at 64 KiB anyway.
-const PacketBytesMax = 64 << 10
+// Format is the spelling of a message on a medium: netstring on UDP and ICMP,
+// classic on serial lines.
+type Format = message.Format
+
+const (
+	FormatNetstring = message.FormatNetstring
+	FormatClassic   = message.FormatClassic
+)
+
+// PacketBytesMax bounds one packet on any medium.
+const PacketBytesMax = message.PacketBytesMax
 
 // Medium is one path to the peers: a broadcast interface, a serial line, a
 // ping node.

@@ -183,9 +183,11 @@ type Boot struct {
 	// Held are the groups found running at start, seen from this node: they
 	// are kept unless the peer claims them (crash and restart within deadtime).
 	Held cluster.Set
-	// Capabilities and Digest travel in our status messages as xcap and xcfg.
+	// Digest is the fingerprint of what both nodes must have alike; it travels
+	// in our status messages.
 	Digest string
-	Unix   int64
+	// PID is for one log line.
+	PID int
 }
 
 // Config is what the engine needs of the configuration. Durations are in
@@ -231,64 +233,11 @@ type Key struct {
 	Secret string
 }
 
-// View is what the engine shows of itself: for the control API, cl_status and
-// tests. It shares no memory with the engine.
-type View struct {
-	Self       string
-	Generation uint64
-	Local      string // own status word: init, up, active
-	CommUp     bool
-	Nodes      []NodeView // configuration order, ourselves included, ping nodes last
-	Mine       cluster.Set
-	Theirs     cluster.Set
-	Phase      string // INIT … SHUTDOWN
-	StandbyNow string // "", or what the running standby is doing
-	Stable     bool
-	Managed    string // auto_failback word
-	Groups     []GroupView
-	Next       Timer // what happens next if nothing is heard
-	Warnings   []string
-	Last       History // last change of ownership
-	LastAt     cluster.Instant
-}
-
-// NodeView is one node of the cluster.
-type NodeView struct {
-	Name       string
-	Ping       bool
-	State      string // init, up, active, dead, ping
-	Old        bool   // speaks 3.0.6's protocol only
-	Generation uint64
-	Deadtime   time.Duration
-	HeardAt    cluster.Instant // last status; zero when never
-	Links      []LinkView
-}
-
-// LinkView is one path to a node.
-type LinkView struct {
-	Name    string
-	Up      bool
-	HeardAt cluster.Instant
-	// OneWay: the node says that it does not hear us here, or we do not hear
-	// it while it hears us.
-	OneWay bool
-}
-
-// GroupView is one resource group.
-type GroupView struct {
-	Key       string
-	Preferred string
-	// Owner is the node that runs it as far as we know; empty when nobody.
-	Owner string
-	// State is "running", "starting", "stopping", "stopped", "failed".
-	State  string
-	Since  cluster.Instant
-	Reason string
-	Err    string
-}
-
-// Timer is a deadline that the engine waits for.
-type Timer struct {
-	At   cluster.Instant
-	What string
-}
+// View is what the engine shows of itself.
+type (
+	View      = cluster.View
+	NodeView  = cluster.NodeView
+	LinkView  = cluster.LinkView
+	GroupView = cluster.GroupView
+	Timer     = cluster.TimerView
+)

@@ -1,0 +1,402 @@
+package engine
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"heartbeat/cluster"
+	"heartbeat/cluster/protocol"
+	"heartbeat/transport"
+	"heartbeat/transport/message"
+)
+
+// Engine is one node: state machine, protocol and session behind one step. It
+// is not safe for use by several goroutines.
+type Engine struct {
+	cfg     Config
+	machine *cluster.Machine
+	session *transport.Session
+	ring    *message.Keyring
+	uuid    [16]byte
+	gen     uint64
+	serial  bool
+	now     cluster.Instant
+	read    Readings
+	out     []Output
+	// peerKey is the key index of the peer's newest in-sequence packet, -1
+	// when nothing was heard; peerOld whether that peer is a 3.0.6.
+	peerKey int
+	peerOld bool
+}
+
+// New returns an engine at the beginning of its life: Deadline is at once, and
+// the first Wake sends its first status. It fails only for unusable keys.
+func New(b Boot) (*Engine, error) {
+	e, err := newEngine(b)
+	if err != nil {
+		return nil, err
+	}
+	e.machine = cluster.New(machineConfig(b))
+	e.session = transport.NewSession(sessionConfig(b))
+	return e, nil
+}
+
+func newEngine(b Boot) (*Engine, error) {
+	e := &Engine{cfg: b.Config, uuid: b.UUID, gen: b.Generation, peerKey: -1}
+	for _, l := range b.Config.Links {
+		e.serial = e.serial || l.Serial
+	}
+	return e, e.setKeys(b.Config.Keys)
+}
+
+func machineConfig(b Boot) cluster.Config {
+	c := b.Config
+	m := cluster.Config{
+		Self: c.Self, Nodes: c.Nodes, Groups: c.Groups,
+		Keepalive: c.Keepalive, Deadtime: c.Deadtime, Warntime: c.Warntime, Initdead: c.Initdead, Deadping: c.Deadping,
+		Failback: c.Failback, Stonith: c.Stonith, Digest: b.Digest, PID: b.PID, Held: b.Held,
+	}
+	for _, p := range c.PingNodes {
+		m.PingNodes = append(m.PingNodes, p.Name)
+	}
+	for _, l := range c.Links {
+		if !slices.Contains(m.Links, l.Name) {
+			m.Links = append(m.Links, l.Name)
+		}
+	}
+	return m
+}
+
+func sessionConfig(b Boot) transport.SessionConfig {
+	c := b.Config
+	return transport.SessionConfig{
+		Self: c.Self, UUID: b.UUID, Generation: b.Generation, Nodes: c.Nodes,
+		TTL:            len(c.Nodes) + len(c.PingNodes) + c.HopFudge,
+		MaxRexmitDelay: c.MaxRexmitDelay, Seed: b.Seed,
+	}
+}
+
+func (e *Engine) setKeys(keys Keys) error {
+	var list []message.Key
+	for _, k := range keys.Keys {
+		list = append(list, message.Key{Index: k.Index, Method: k.Method, Secret: k.Secret})
+	}
+	ring, err := message.NewKeyring(keys.Outbound, list)
+	if err != nil {
+		return fmt.Errorf("authentication keys: %w", err)
+	}
+	e.ring = ring
+	e.cfg.Keys = keys
+	e.chooseKey()
+	return nil
+}
+
+// chooseKey decides which key signs. A 3.0.6 peer verifies with the secret of
+// its own outbound key, whatever index a packet names: towards it we sign with
+// the index that it uses, while that is one of ours. Everybody else verifies
+// by the index in the packet, so our own auth line decides.
+func (e *Engine) chooseKey() {
+	index := e.cfg.Keys.Outbound
+	if e.peerOld && e.peerKey >= 0 {
+		if _, ok := e.ring.Lookup(e.peerKey); ok {
+			index = e.peerKey
+		}
+	}
+	if e.ring.Outbound().Index == index {
+		return
+	}
+	if ring, ok := e.ring.WithOutbound(index); ok {
+		e.ring = ring
+	}
+}
+
+type snapshot struct {
+	Machine, Session json.RawMessage
+	Generation       uint64
+	PeerKey          int
+	PeerOld          bool
+}
+
+// Snapshot returns the whole state. A node that restarts in place hands it to
+// its successor.
+func (e *Engine) Snapshot() ([]byte, error) {
+	m, err1 := e.machine.Snapshot()
+	s, err2 := e.session.Snapshot()
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, fmt.Errorf("snapshot: %w", err)
+	}
+	return json.Marshal(snapshot{m, s, e.gen, e.peerKey, e.peerOld})
+}
+
+// Restore continues from a snapshot. The generation is the snapshot's: for the
+// peer nothing happened. Boot's configuration may differ from the former one.
+func Restore(b Boot, data []byte) (*Engine, error) {
+	var s snapshot
+	if err := json.Unmarshal(data, &s); err != nil {
+		return nil, fmt.Errorf("restore: %w", err)
+	}
+	b.Generation = s.Generation
+	e, err := newEngine(b)
+	if err != nil {
+		return nil, err
+	}
+	if e.machine, err = cluster.Restore(machineConfig(b), s.Machine); err != nil {
+		return nil, err
+	}
+	if e.session, err = transport.RestoreSession(sessionConfig(b), s.Session); err != nil {
+		return nil, err
+	}
+	e.peerKey, e.peerOld = s.PeerKey, s.PeerOld
+	e.chooseKey()
+	return e, nil
+}
+
+// Deadline returns when the engine must be woken at the latest. Before that
+// wake-up every packet that has arrived by then is stepped.
+func (e *Engine) Deadline() (cluster.Instant, bool) {
+	at, ok := e.machine.Deadline()
+	if s, sok := e.session.Deadline(); sok && (!ok || cluster.Instant(s) < at) {
+		return cluster.Instant(s), true
+	}
+	return at, ok
+}
+
+// View shows the state as of the last step.
+func (e *Engine) View() View {
+	v := e.machine.View()
+	v.Generation = e.gen
+	for i := range v.Nodes {
+		if n := &v.Nodes[i]; !n.Ping {
+			n.Generation = e.session.Generation(n.Name)
+		}
+	}
+	if e.weakKeys() {
+		v.Warnings = append(v.Warnings, "authkeys holds a crc key: whoever can send packets to this node can forge any message; remove that line")
+	}
+	return v
+}
+
+func (e *Engine) weakKeys() bool {
+	return slices.ContainsFunc(e.cfg.Keys.Keys, func(k Key) bool { return k.Method == "crc" })
+}
+
+// Step advances the node by one input and returns what to do, in order.
+func (e *Engine) Step(now cluster.Instant, r Readings, in Input) []Output {
+	e.now, e.read, e.out = now, r, nil
+	switch in := in.(type) {
+	case Packet:
+		e.packet(in)
+	case Wake:
+		for _, m := range e.session.Due(time.Duration(now)) {
+			e.transmitControl(m)
+		}
+		e.apply(cluster.Wake{})
+	case JobDone:
+		e.apply(cluster.JobDone{ID: in.ID, Groups: in.Groups, Err: in.Err})
+	case Command:
+		e.apply(cluster.Order{ID: in.ID, Verb: cluster.Verb(in.Verb), Set: in.Set, From: in.From})
+	case FIFOMessage:
+		e.fifo(in)
+	case NewKeys:
+		e.newKeys(in)
+	case LinkTrouble:
+		e.apply(cluster.Trouble{Link: in.Link, Err: in.Err})
+	}
+	return e.out
+}
+
+func (e *Engine) newKeys(in NewKeys) {
+	if err := e.setKeys(in.Keys); err != nil {
+		e.log(cluster.Error, "Authentication configuration error.", "new keys refused, the old ones stay", "err", err.Error())
+		return
+	}
+	e.log(cluster.Info, "Rereading authentication file.", "keys read again", "outbound", in.Keys.Outbound)
+}
+
+// fifo sends what somebody wrote to the FIFO.
+func (e *Engine) fifo(in FIFOMessage) {
+	m := &message.Message{}
+	for _, f := range in.Fields {
+		m.Add(f[0], f[1])
+	}
+	if err := m.Validate(); err != nil {
+		e.log(cluster.Error, "FIFO message refused: "+err.Error(), "FIFO message refused", "err", err.Error())
+		return
+	}
+	msg, ok := protocol.Decode(m)
+	if !ok {
+		e.log(cluster.Error, fmt.Sprintf("FIFO message of type %s refused: a field is missing or has an impossible value", m.Type()), "FIFO message refused", "type", m.Type())
+		return
+	}
+	if !transport.Sequenced(m.Type()) {
+		e.log(cluster.Error, fmt.Sprintf("FIFO message of type %s refused: the type is reserved", m.Type()), "FIFO message refused", "type", m.Type())
+		return
+	}
+	e.apply(cluster.Posted{Msg: msg})
+}
+
+// packet verifies, judges and handles one packet.
+func (e *Engine) packet(in Packet) {
+	m, info, err := message.Decode(in.Data, e.ring)
+	if err != nil {
+		e.refused(in.Link, err)
+		return
+	}
+	if m.Type() == "NS_st" {
+		e.pingReply(in, m)
+		return
+	}
+	v := e.session.Receive(time.Duration(e.now), in.Link, m)
+	e.notices(v.Notices)
+	for _, reply := range v.Reply {
+		e.transmitControl(reply)
+	}
+	for _, stored := range v.Resend {
+		e.out = append(e.out, Transmit{Netstring: stored.Netstring, Classic: stored.Classic})
+	}
+	if v.Drop != transport.DropNone {
+		if v.Refresh {
+			e.apply(cluster.LinkHeard{From: v.From, Link: in.Link, At: in.At})
+		}
+		return
+	}
+	e.peerSpeaks(m, info.Key)
+	msg, ok := protocol.Decode(m)
+	if !ok {
+		e.log(cluster.Error, fmt.Sprintf("message of type %s from %s makes no sense", m.Type(), v.From), "message makes no sense", "node", v.From, "type", m.Type())
+		e.apply(cluster.LinkHeard{From: v.From, Link: in.Link, At: in.At})
+		return
+	}
+	e.apply(cluster.Heard{
+		From: v.From, Link: in.Link, At: in.At, Msg: msg, Generation: e.session.Generation(v.From),
+		Restarted: v.Restarted || v.First, Returned: v.Returned,
+	})
+}
+
+// peerSpeaks notes which key the peer uses and whether it is a 3.0.6.
+func (e *Engine) peerSpeaks(m *message.Message, key int) {
+	old := e.peerOld
+	if m.Type() == "status" {
+		old = m.Get("x") != "1"
+	}
+	if key == e.peerKey && old == e.peerOld {
+		return
+	}
+	e.peerKey, e.peerOld = key, old
+	e.chooseKey()
+}
+
+// pingReply is what a ping node sent back of our own message.
+func (e *Engine) pingReply(in Packet, m *message.Message) {
+	if src := m.Get("src"); src == in.Link && m.Get("st") == "ping" {
+		e.apply(cluster.PingReply{From: src, At: in.At})
+	}
+}
+
+// refused logs why a packet was not accepted. The computed digest is not
+// shown: it would be a valid signature of what a stranger wrote.
+func (e *Engine) refused(link string, err error) {
+	var bad *message.Error
+	if !e.cfg.LogBadPacket || !errors.As(err, &bad) || bad.Reason == message.ReasonUnknownFormat {
+		return
+	}
+	classic := err.Error()
+	switch {
+	case bad.Reason == message.ReasonBadDigest && bad.Info.Format == message.FormatClassic:
+		from := "?"
+		if m := bad.Claimed(); m != nil {
+			from = m.Get("src")
+		}
+		classic = fmt.Sprintf("string2msg_ll: node [%s] failed authentication", from)
+	case bad.Reason == message.ReasonBadDigest:
+		classic = fmt.Sprintf("authtoken does not match, authtoken=%s", bad.Received())
+	case bad.Reason == message.ReasonNoAuth:
+		classic = "peel_netstring() error in getting auth string"
+	}
+	e.log(cluster.Error, classic, "packet refused", "link", link, "reason", bad.Reason.String(), "err", err.Error())
+}
+
+// apply steps the machine and carries its actions out.
+func (e *Engine) apply(ev cluster.Event) {
+	for _, a := range e.machine.Step(e.now, ev) {
+		switch a := a.(type) {
+		case cluster.Send:
+			e.transmit(a.Msg)
+		case cluster.SendPing:
+			e.ping()
+		case cluster.NodeState:
+			e.session.SetState(a.Node, a.State)
+		case cluster.Run:
+			e.out = append(e.out, Run(a))
+		case cluster.Report:
+			e.log(a.Level, a.Classic, a.Msg, a.Attrs...)
+		case cluster.Record:
+			e.out = append(e.out, History(a))
+		case cluster.Reply:
+			e.out = append(e.out, Reply(a))
+		case cluster.Exit:
+			e.out = append(e.out, Exit(a))
+		}
+	}
+}
+
+// transmit numbers, signs and stores a message and orders its transmission. Our
+// own acknowledgement of it goes first, as the original's does.
+func (e *Engine) transmit(msg cluster.Message) {
+	m := protocol.Encode(msg, e.session.FlowControl())
+	seq := e.session.Stamp(m, e.read.Unix, e.read.Load)
+	t := e.encode(m)
+	_, t.Keepalive = msg.(cluster.Status)
+	ackDue, notices := e.session.Sent(seq, t.Netstring, t.Classic)
+	e.notices(notices)
+	if ackDue {
+		e.transmitControl(e.session.Ack(e.cfg.Self, seq))
+	}
+	e.out = append(e.out, t)
+}
+
+// transmitControl sends a message of the session itself: not numbered, not kept.
+func (e *Engine) transmitControl(m *message.Message) {
+	e.session.Stamp(m, e.read.Unix, e.read.Load)
+	e.out = append(e.out, e.encode(m))
+}
+
+func (e *Engine) encode(m *message.Message) Transmit {
+	t := Transmit{Netstring: message.AppendNetstring(nil, m, e.ring, e.cfg.InnerAuth)}
+	if e.serial {
+		t.Classic = message.AppendClassic(nil, m, e.ring)
+	}
+	return t
+}
+
+// ping sends each ping node the message that it is to send back.
+func (e *Engine) ping() {
+	for _, p := range e.cfg.PingNodes {
+		info := "ping"
+		if p.Group {
+			info = "ping_group"
+		}
+		m := message.New("NS_st").Add("st", "ping").Add("info", info).Add("src", p.Name).Add("ts", fmt.Sprintf("%x", e.read.Unix))
+		e.out = append(e.out, Transmit{Link: p.Name, Netstring: message.AppendNetstring(nil, m, e.ring, e.cfg.InnerAuth)})
+	}
+}
+
+func (e *Engine) notices(list []transport.Notice) {
+	for _, n := range list {
+		e.log(levels[n.Level], n.Classic, n.Msg, n.Attrs...)
+	}
+}
+
+var levels = map[string]cluster.Level{"info": cluster.Info, "WARN": cluster.Warn, "ERROR": cluster.Error, "CRIT": cluster.Crit}
+
+func (e *Engine) log(level cluster.Level, classic, msg string, attrs ...any) {
+	l := Log{Level: level, Classic: classic, Msg: msg}
+	for i := 0; i+1 < len(attrs); i += 2 {
+		name, _ := attrs[i].(string)
+		l.Attrs = append(l.Attrs, Attr{name, attrs[i+1]})
+	}
+	e.out = append(e.out, l)
+}

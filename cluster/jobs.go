@@ -1,0 +1,204 @@
+package cluster
+
+import (
+	"fmt"
+	"slices"
+)
+
+// run orders a job and remembers what for.
+func (m *Machine) run(j job, reason string) {
+	m.st.NextJob++
+	j.ID = m.st.NextJob
+	m.st.Jobs = append(m.st.Jobs, j)
+	for _, key := range j.Keys {
+		switch j.Kind {
+		case JobTake:
+			if g := m.group(key); g != nil && g.State != "running" {
+				m.setGroup(key, "starting", reason, "")
+			}
+		case JobGive:
+			if g := m.group(key); g != nil && g.State != "" && g.State != "stopped" {
+				m.setGroup(key, "stopping", reason, "")
+			}
+		}
+	}
+	m.out = append(m.out, Run{Job{ID: j.ID, Kind: j.Kind, Keys: j.Keys, Reason: reason, Node: j.Node, Title: j.Title}})
+}
+
+// enqueue adds work that waits until no resource job runs.
+func (m *Machine) enqueue(q queued) {
+	const queueMax = 1000
+	if len(m.st.Queue) == queueMax {
+		m.log(Error, "Too many messages wait for their scripts: the oldest is dropped", "script queue is full", "waiting", queueMax)
+		m.st.Queue = slices.Delete(m.st.Queue, 0, 1)
+	}
+	m.st.Queue = append(m.st.Queue, q)
+}
+
+// queueScript queues a message that may have a script in rc.d. Our own status
+// and the types handled inside are not among them.
+func (m *Machine) queueScript(from string, msg Other) {
+	m.enqueue(queued{Why: whyScript, Node: from, Msg: msg.Fields, Key: msg.Type})
+}
+
+// resourceJobs reports whether a job moves resources.
+func (m *Machine) resourceJobs() bool {
+	for _, j := range m.st.Jobs {
+		if j.Kind != JobScript {
+			return true
+		}
+	}
+	return false
+}
+
+// pumpable reports whether queued work may start: nothing runs but questions.
+func (m *Machine) pumpable() bool {
+	for _, j := range m.st.Jobs {
+		if j.Kind != JobAsk && j.Kind != JobFence {
+			return false
+		}
+	}
+	return true
+}
+
+// pump starts queued work, one at a time.
+func (m *Machine) pump() {
+	for len(m.st.Queue) > 0 && m.pumpable() {
+		q := m.st.Queue[0]
+		m.st.Queue = slices.Delete(m.st.Queue, 0, 1)
+		m.startQueued(q)
+	}
+}
+
+func (m *Machine) startQueued(q queued) {
+	switch q.Why {
+	case whyMachDown:
+		if m.st.Shutdown >= shutdownReleasing {
+			return
+		}
+		m.run(job{Why: whyMachDown, Kind: JobTake, Set: Foreign, Node: q.Node, Keys: m.keys(Foreign)}, q.Node+" is dead or has shut down")
+	case whyRequested:
+		if set := m.keySet(q.Key); set == None || m.st.Shutdown >= shutdownReleasing || m.cfg.Failback != FailbackLegacy && !m.st.Mine.Has(set) {
+			return
+		}
+		m.info(fmt.Sprintf("received ip-request-resp %s OK yes", q.Key), "taking a group of ours", "group", q.Key)
+		m.run(job{Why: whyRequested, Kind: JobTake, Set: m.keySet(q.Key), Keys: []string{q.Key}}, "local group, nobody else holds it")
+	case whyReleaseIP:
+		m.run(job{Why: whyReleaseIP, Kind: JobGive, Set: m.keySet(q.Key), Node: q.Reply, Keys: []string{q.Key}}, q.Reply+" asked for its group")
+	case whyGive: // the other node's hb_takeover
+		m.info(fmt.Sprintf("Going standby [%s].", q.Set), "going standby for the other node's takeover", "set", q.Set.String(), "node", q.Node)
+		m.send(AskResources{q.Set, "me"})
+	case whyScript:
+		m.st.NextJob++
+		j := job{ID: m.st.NextJob, Why: whyScript, Kind: JobScript, Node: q.Node, Title: q.Key}
+		m.st.Jobs = append(m.st.Jobs, j)
+		m.out = append(m.out, Run{Job{ID: j.ID, Kind: JobScript, Node: q.Node, Title: q.Key, Message: q.Msg}})
+	}
+}
+
+// jobDone files the results and does what the job was run for.
+func (m *Machine) jobDone(ev JobDone) {
+	i := slices.IndexFunc(m.st.Jobs, func(j job) bool { return j.ID == ev.ID })
+	if i < 0 {
+		m.warn(fmt.Sprintf("end of unknown job %d ignored", ev.ID), "end of unknown job", "id", ev.ID)
+		return
+	}
+	j := m.st.Jobs[i]
+	m.st.Jobs = slices.Delete(m.st.Jobs, i, i+1)
+	ok := m.fileResults(j, ev)
+	switch j.Why {
+	case whyLocal:
+		m.localAsked(ev.Groups)
+	case whyGive:
+		m.gaveUp(j, ok)
+	case whyTake, whyDone:
+		m.info(fmt.Sprintf("%s HA resource acquisition completed (standby).", j.Set), "resources taken", "set", j.Set.String(), "ok", ok)
+		m.send(AskResources{m.st.StandbySet, "done"})
+	case whyMachDown:
+		m.machDown(j.Node)
+	case whyRequested:
+		if m.cfg.Failback == FailbackLegacy {
+			m.acquired("ip-request-resp")
+		}
+	case whyReleaseIP:
+		m.send(IPRequestResp{Dest: j.Node, Key: j.Keys[0], WeOwn: true, OK: ok})
+	case whyShutdown:
+		if ok {
+			m.released()
+		}
+	case whyYield:
+		m.sayResource(m.st.Phase == PhaseStable, "")
+	case whyThaw:
+		if ok {
+			m.out = append(m.out, Exit{Restart: true, Reason: "everything released after a stall; joining anew"})
+		}
+	case whyFence:
+		m.fenced(j, ev.Err)
+	case whyRetry:
+		m.retried(j, ok)
+	}
+}
+
+// gaveUp ends our part of a standby. A group that could not be stopped is
+// never called stopped: the exchange goes no further until it is.
+func (m *Machine) gaveUp(j job, ok bool) {
+	if !ok {
+		m.progress("a group could not be stopped: it stays here until it is; see hbctl why")
+		return
+	}
+	m.info(fmt.Sprintf("%s HA resource release completed (standby).", j.Set), "released for standby", "set", j.Set.String())
+	if m.st.Standby == StandbyMe {
+		m.send(AskResources{j.Set, "done"})
+	}
+}
+
+// retried goes on with what a failed stop held up.
+func (m *Machine) retried(j job, ok bool) {
+	if !ok || j.Kind != JobGive {
+		return
+	}
+	for _, g := range m.st.Groups {
+		if g.Stuck {
+			return
+		}
+	}
+	switch {
+	case m.st.Silent:
+		m.out = append(m.out, Exit{Restart: true, Reason: "everything released after a stall; joining anew"})
+	case m.st.Shutdown == shutdownReleasing:
+		m.released()
+	case m.st.Standby == StandbyMe:
+		m.gaveUp(job{Set: m.st.StandbySet}, true)
+	}
+}
+
+// fileResults records what became of each group. It reports whether all is as
+// the job wanted it.
+func (m *Machine) fileResults(j job, ev JobDone) bool {
+	ok := ev.Err == ""
+	if j.Kind != JobTake && j.Kind != JobGive {
+		return ok
+	}
+	reason := ""
+	for _, r := range ev.Groups {
+		if g := m.group(r.Key); g != nil {
+			reason = g.Reason
+		}
+		switch {
+		case r.Err != "" && j.Kind == JobTake:
+			ok = false
+			m.failed(r, false, reason)
+		case j.Kind == JobTake:
+			m.setGroup(r.Key, "running", reason, "")
+		case r.Err != "" && r.Running:
+			ok = false
+			m.failed(r, true, reason)
+		default:
+			if g := m.group(r.Key); g != nil {
+				g.Stuck = false
+			}
+			m.setGroup(r.Key, "stopped", reason, r.Err)
+		}
+	}
+	return ok
+}

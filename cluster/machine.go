@@ -1,0 +1,659 @@
+package cluster
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Fixed times of the protocol; each is the original's.
+const (
+	// settleTime is how long a node that has heard what the other one holds
+	// waits for it to say that it is stable, before it takes its own groups.
+	settleTime = 10 * time.Second
+	// askPause separates two requests for the list of nodes.
+	askPause = time.Second
+	// failbackPause separates two attempts to hand resources back.
+	failbackPause = time.Second
+	// standbyAnswer is how long the other node may take to answer a standby
+	// request; standbyLimit bounds the whole exchange.
+	standbyAnswer = 10 * time.Second
+	standbyLimit  = time.Hour
+	// youngTime is how long after its start a node asks for youngExtra more
+	// patience.
+	youngTime  = 5 * time.Second
+	youngExtra = 2 * time.Second
+	// restartExtra is the patience asked for in the last messages of a restart.
+	restartExtra = 30 * time.Second
+	// partitionPause is the time between the return of a node that was held
+	// for dead and our own restart (with an old peer).
+	partitionPause = 2 * time.Second
+	// partingPause is one of the two pauses between shutdone and the exit.
+	partingPause = time.Second
+	// fencePause separates two attempts to reset a node.
+	fencePause = 5 * time.Second
+)
+
+// Times that the original does not have.
+const (
+	// handOver is how long after a failed start the group is offered to the
+	// other node (the original's 30 s), or tried again here when there is none.
+	handOver = 30 * time.Second
+	// retryMax bounds the growing pause between retries of a failed start or
+	// stop.
+	retryMax = 10 * time.Minute
+	// takeoverAnswer is how long an operator waits for the other node to start
+	// giving up what a takeover asked for.
+	takeoverAnswer = 15 * time.Second
+)
+
+// Config is what the machine must know of the configuration. All durations
+// are set.
+type Config struct {
+	Self      string
+	Nodes     []string // normal nodes in ha.cf order
+	PingNodes []string
+	// Links are the names of the media, in ha.cf order.
+	Links  []string
+	Groups []Group
+	Keepalive, Deadtime, Warntime, Initdead,
+	Deadping time.Duration
+	Failback Failback
+	// Stonith: a device that resets the other node is configured.
+	Stonith bool
+	// Digest is the fingerprint of what both nodes must have alike.
+	Digest string
+	// PID is for one log line.
+	PID int
+	// Held are the groups that were found running at start.
+	Held Set
+}
+
+// Phase is how far this node has come in the resource protocol. The numbers
+// appear in log lines.
+type Phase uint8
+
+const (
+	PhaseInit Phase = iota
+	PhaseStarting
+	PhaseBothStarting
+	PhaseReceived
+	PhaseStable
+	PhaseShutdown
+)
+
+func (p Phase) String() string {
+	return [...]string{"INIT", "STARTING", "BOTHSTARTING", "RSCRCVD", "STABLE", "SHUTDOWN"}[p]
+}
+
+// StandbyPhase is the place in a standby exchange.
+type StandbyPhase uint8
+
+const (
+	StandbyNot   StandbyPhase = iota
+	StandbyMe                 // we asked to give up
+	StandbyOther              // the other node asked, we shall take
+	StandbyDone               // released; the taker is at work
+)
+
+// timer is a point in time that may be switched off.
+type timer struct {
+	On   bool
+	At   Instant
+	What string
+}
+
+func (t *timer) set(at Instant, what string) { *t = timer{true, at, what} }
+func (t *timer) stop()                       { t.On = false }
+func (t timer) due(now Instant) bool         { return t.On && t.At <= now }
+
+// Machine is the state machine of one node.
+type Machine struct {
+	cfg Config
+	st  state
+	now Instant
+	out []Action
+}
+
+// state is everything that changes: what a snapshot carries.
+type state struct {
+	Started  bool
+	StartAt  Instant
+	LastStep Instant
+	Local    string
+	CommUp   bool
+	Nodes    []node
+	Beat     timer
+	BeatAt   Instant // when the last periodic status went out
+	Ask      timer
+	AskNext  int
+	Lateness time.Duration
+	// Doubt: we did not run for longer than the others' patience, and are
+	// looking for signs that they did.
+	Doubt doubt
+	// Silent: nothing may be said before everything is released (a thawed
+	// node).
+	Silent bool
+
+	Phase       Phase
+	Mine        Set
+	Theirs      Set
+	Took        Set // of Mine: taken because the other node was held for dead
+	OtherStable bool
+	Takeover    bool
+	Settle      timer
+	FailbackDue bool
+	FailbackTry timer
+	Acquired    bool // "Initial resource acquisition complete" was said
+
+	Standby     StandbyPhase
+	StandbyEnd  timer
+	StandbySet  Set // of the last exchange; All before the first
+	StandbyFrom string
+
+	Jobs    []job
+	NextJob uint64
+	Queue   []queued
+
+	Shutdown     shutdown
+	ShutdownStep timer
+	Restart      bool
+	RestartAt    timer
+	ShutdownID   []uint64 // orders that wait for the exit
+
+	Fence     timer
+	FenceNode string
+
+	Groups  []groupState
+	Retry   timer
+	Pending pendingOrder
+
+	LastChange   Record
+	LastChangeAt Instant
+	Troubles     []Trouble
+}
+
+// doubt is the question, after a stall, whether the others ran meanwhile: a
+// packet of theirs that arrived between From, when their patience with us
+// ended, and Woke, when we ran again, says yes. A pause of the whole machine
+// leaves no such packet.
+type doubt struct {
+	On         bool
+	From, Woke Instant
+}
+
+type shutdown uint8
+
+const (
+	shutdownNo shutdown = iota
+	shutdownWanted
+	shutdownReleasing
+	shutdownParting // shutdone sent
+	shutdownLast
+)
+
+type jobWhy uint8
+
+const (
+	whyLocal     jobWhy = iota + 1 // acquire-local
+	whyGive                        // give up for a standby
+	whyTake                        // acquire for a standby
+	whyDone                        // acquire after the peer's clean stop
+	whyMachDown                    // take the dead node's groups
+	whyRequested                   // take one group after ip-request-resp
+	whyReleaseIP                   // give one group on the peer's ip-request
+	whyShutdown                    // give everything at the end
+	whyYield                       // give what the other node owns
+	whyThaw                        // give everything after a stall
+	whyRetry                       // start or stop once more
+	whyFence                       // reset the dead node
+	whyScript                      // an rc.d script
+	whyConfirm                     // start again what we keep, to announce it
+)
+
+// job is a running job and what is to happen at its end.
+type job struct {
+	ID    uint64
+	Why   jobWhy
+	Kind  JobKind
+	Set   Set
+	Node  string
+	Keys  []string
+	Title string
+}
+
+// queued is a message that waits for its script: the next one starts when no
+// resource job runs.
+type queued struct {
+	Why   jobWhy
+	Node  string
+	Key   string
+	Set   Set
+	Reply string // node that asked (whyReleaseIP)
+	Msg   [][2]string
+}
+
+// groupState is one group as this node works on it.
+type groupState struct {
+	State  string // "", starting, running, stopping, stopped, failed
+	Since  Instant
+	Reason string
+	Err    string
+	// Failures counts failed starts and stops in a row.
+	Failures int
+	// Stuck: the last stop failed; it is not to be started anywhere.
+	Stuck bool
+	// Handed: it was offered to the other node after a failed start.
+	Handed bool
+}
+
+// pendingOrder is the operator's order that is being carried out.
+type pendingOrder struct {
+	On      bool
+	ID      uint64
+	Verb    Verb
+	Set     Set
+	Timeout timer
+	Begun   bool
+}
+
+// New returns a machine that has not begun: its deadline is at once, and the
+// first Wake sends the first status.
+func New(cfg Config) *Machine {
+	m := &Machine{cfg: cfg}
+	m.st.Mine = cfg.Held
+	m.st.StandbySet = All
+	m.st.Local = "init"
+	m.addNodes()
+	m.st.Groups = make([]groupState, len(cfg.Groups))
+	for i, g := range cfg.Groups {
+		if cfg.Held.Has(m.setOf(g)) {
+			m.st.Groups[i] = groupState{State: "running", Reason: "found running at start"}
+		}
+	}
+	return m
+}
+
+func (m *Machine) addNodes() {
+	for _, n := range m.cfg.Nodes {
+		m.st.Nodes = append(m.st.Nodes, newNode(n, false, m.cfg.Links))
+	}
+	for _, n := range m.cfg.PingNodes {
+		m.st.Nodes = append(m.st.Nodes, newNode(n, true, []string{n}))
+	}
+}
+
+// Snapshot returns the whole state for Restore.
+func (m *Machine) Snapshot() (json.RawMessage, error) { return json.Marshal(m.st) }
+
+// Restore continues from a snapshot, perhaps with a changed configuration:
+// nodes and groups are matched by name.
+func Restore(cfg Config, snapshot json.RawMessage) (*Machine, error) {
+	m := New(cfg)
+	var st state
+	if err := json.Unmarshal(snapshot, &st); err != nil {
+		return nil, fmt.Errorf("restore cluster state: %w", err)
+	}
+	nodes, groups := m.st.Nodes, m.st.Groups
+	for i := range nodes {
+		j := slices.IndexFunc(st.Nodes, func(n node) bool { return n.Name == nodes[i].Name && n.Ping == nodes[i].Ping })
+		if j < 0 {
+			continue
+		}
+		links := nodes[i].Links
+		nodes[i] = st.Nodes[j]
+		for k := range links {
+			if l := st.Nodes[j].link(links[k].Name); l != nil {
+				links[k] = *l
+			}
+		}
+		nodes[i].Links = links
+	}
+	m.st = st
+	m.st.Nodes = nodes
+	if len(st.Groups) == len(groups) {
+		groups = st.Groups
+	}
+	m.st.Groups = groups
+	return m, nil
+}
+
+// Step advances the machine by one event and returns what to do now, in order.
+//
+// Timers expire only on Wake, so that packets which had arrived before a
+// deadline are heard before it is judged. Step never fails: what makes no
+// sense in the current state is answered with a Report, because a cluster
+// manager that stops deciding is worse than one that complains.
+func (m *Machine) Step(now Instant, ev Event) []Action {
+	if now < m.st.LastStep {
+		panic(fmt.Sprintf("cluster: step at %v after step at %v", now, m.st.LastStep))
+	}
+	m.now, m.out = now, nil
+	m.noteStall()
+	m.st.LastStep = now
+	if !m.st.Started {
+		m.start()
+	}
+	if m.st.Silent {
+		m.stepSilent(ev)
+		return m.out
+	}
+	switch ev := ev.(type) {
+	case Wake:
+		m.st.Doubt.On = false
+		m.expire()
+	case Heard:
+		if m.doubted(ev.At) {
+			return m.out
+		}
+		m.heard(ev)
+	case LinkHeard:
+		if ev.From != m.cfg.Self && m.doubted(ev.At) {
+			return m.out
+		}
+		m.linkHeard(ev.From, ev.Link, ev.At)
+	case PingReply:
+		m.pingReply(ev)
+	case JobDone:
+		m.jobDone(ev)
+	case Order:
+		m.order(ev)
+	case Posted:
+		m.posted(ev.Msg)
+	case Trouble:
+		m.trouble(ev)
+	}
+	m.checkComm()
+	m.advance()
+	return m.out
+}
+
+// stepSilent is Step for a thawed node: it hears nothing and says nothing until
+// it has let go.
+func (m *Machine) stepSilent(ev Event) {
+	if done, ok := ev.(JobDone); ok {
+		m.jobDone(done)
+	}
+	if _, ok := ev.(Wake); ok {
+		m.st.Beat.set(m.now.Add(m.cfg.Keepalive), "keepalive")
+		if m.st.Retry.due(m.now) {
+			m.retry()
+		}
+	}
+}
+
+// advance does what follows from the state after any event.
+func (m *Machine) advance() {
+	if m.st.Standby != StandbyNot && m.st.StandbyEnd.due(m.now) {
+		m.standbyTimeout()
+	}
+	m.pump()
+	m.tryShutdown()
+	m.pump()
+	m.checkPending()
+}
+
+func (m *Machine) start() {
+	m.st.Started, m.st.StartAt = true, m.now
+	m.st.BeatAt = m.now
+	for i := range m.st.Nodes {
+		m.st.Nodes[i].Credit = 0
+	}
+	m.sayStatus("init", false)
+	m.sayStatus("up", false)
+	m.info("Local status now set to: 'up'", "local status", "status", "up")
+	m.beat()
+}
+
+// noteStall finds out whether this node itself did not run. Time in which we
+// were not running does not count as the silence of others; and if it was
+// longer than the others' patience, they hold us for dead, and we let go
+// before we say anything.
+func (m *Machine) noteStall() {
+	if !m.st.Started {
+		return
+	}
+	due, ok := m.Deadline()
+	if !ok {
+		return
+	}
+	late := m.now.Sub(max(due, m.st.LastStep))
+	m.st.Lateness = max(late, 0)
+	if late < m.cfg.Deadtime/10 {
+		return
+	}
+	for i := range m.st.Nodes {
+		n := &m.st.Nodes[i]
+		n.Credit = min(n.Credit+late, m.patience(n))
+	}
+	m.log(Warn, fmt.Sprintf("This node did not run for %d ms", late.Milliseconds()), "late step: this node did not run", "late", late)
+	silent := m.now.Sub(m.st.BeatAt)
+	if silent >= m.myDt() && m.st.CommUp && !m.st.Silent && m.st.Shutdown == shutdownNo && m.peerAlive() {
+		m.st.Doubt = doubt{true, m.st.BeatAt.Add(m.myDt()), m.now}
+	}
+}
+
+// doubted looks at the arrival time of a packet while we are in doubt. It
+// reports whether the packet settled the question for the worse.
+func (m *Machine) doubted(at Instant) bool {
+	if !m.st.Doubt.On || at < m.st.Doubt.From || at >= m.st.Doubt.Woke {
+		return false
+	}
+	m.st.Doubt.On = false
+	m.thaw(m.st.Doubt.Woke.Sub(m.st.BeatAt))
+	return true
+}
+
+// thaw lets go of everything: the other node has declared us dead.
+func (m *Machine) thaw(silent time.Duration) {
+	reason := fmt.Sprintf("this node was silent for %v, longer than its deadtime %v: the other node may own everything", silent.Round(time.Millisecond), m.myDt())
+	m.log(Crit, "This node was stalled and the other one was not: releasing all resources before saying anything", "stalled: releasing everything", "silent", silent, "deadtime", m.myDt())
+	m.record("owner", "releases everything after a stall", reason)
+	m.st.Silent = true
+	m.st.Queue = nil
+	m.st.Mine, m.st.Took = None, None
+	m.run(job{Why: whyThaw, Kind: JobGive, Keys: m.keys(All)}, reason)
+}
+
+// Deadline returns when the machine must be woken at the latest.
+func (m *Machine) Deadline() (Instant, bool) {
+	if !m.st.Started {
+		return 0, true
+	}
+	at, ok := Instant(0), false
+	m.timers(func(t timer) {
+		if t.On && (!ok || t.At < at) {
+			at, ok = t.At, true
+		}
+	})
+	return at, ok
+}
+
+// timers calls f with everything the machine waits for.
+func (m *Machine) timers(f func(timer)) {
+	f(m.st.Beat)
+	if m.st.Silent {
+		f(m.st.Retry)
+		return
+	}
+	for _, t := range [...]timer{m.st.Ask, m.st.Settle, m.st.FailbackTry, m.st.StandbyEnd, m.st.ShutdownStep, m.st.RestartAt, m.st.Fence, m.st.Retry, m.st.Pending.Timeout} {
+		f(t)
+	}
+	for i := range m.st.Nodes {
+		m.nodeTimers(&m.st.Nodes[i], f)
+	}
+}
+
+// expire carries out everything that is due, in a fixed order: deaths before
+// our own next status, so that what we say is up to date.
+func (m *Machine) expire() {
+	for i := range m.st.Nodes {
+		m.expireNode(i)
+	}
+	if m.st.Beat.due(m.now) {
+		m.beat()
+	}
+	if m.st.Ask.due(m.now) {
+		m.askNodes()
+	}
+	if m.st.Settle.due(m.now) {
+		m.settled()
+	}
+	if m.st.FailbackTry.due(m.now) {
+		m.st.FailbackTry.stop()
+		m.tryFailback()
+	}
+	if m.st.Fence.due(m.now) {
+		m.st.Fence.stop()
+		m.fence(m.st.FenceNode)
+	}
+	if m.st.Retry.due(m.now) {
+		m.retry()
+	}
+	if m.st.RestartAt.due(m.now) {
+		m.st.RestartAt.stop()
+		m.st.Restart = true
+		m.st.Shutdown = max(m.st.Shutdown, shutdownWanted)
+	}
+	if m.st.ShutdownStep.due(m.now) {
+		m.shutdownStep()
+	}
+}
+
+// send handles our own copy of a message and then orders its transmission:
+// what it causes goes out first, as it always has.
+func (m *Machine) send(msg Message) {
+	m.own(msg)
+	m.out = append(m.out, Send{msg})
+}
+
+// own handles a message of ours as it comes back to us.
+func (m *Machine) own(msg Message) {
+	switch msg := msg.(type) {
+	case Status:
+		if self := m.self(); self.State != msg.State {
+			self.State = msg.State
+			m.out = append(m.out, NodeState{self.Name, msg.State})
+		}
+	case Resource:
+		m.ownResource(msg)
+	case AskResources:
+		m.askResources(m.cfg.Self, msg)
+	case IPRequestResp:
+		m.ipRequestResp(msg)
+	case Shutdone:
+		m.ownShutdone()
+	case Other:
+		m.queueScript(m.cfg.Self, msg)
+	}
+	m.checkComm()
+}
+
+// heard handles a message of another node.
+func (m *Machine) heard(ev Heard) {
+	n := m.node(ev.From)
+	if n == nil {
+		return
+	}
+	if ev.Restarted {
+		m.restarted(n)
+	}
+	n.Generation = ev.Generation
+	m.linkHeard(ev.From, ev.Link, ev.At)
+	n.HeardSince = true
+	switch msg := ev.Msg.(type) {
+	case Status:
+		m.status(n, msg, ev)
+	case ReqNodes:
+		m.send(RepNodes{Dest: ev.From, Nodes: m.cfg.Nodes})
+	case RepNodes:
+		m.repNodes(msg)
+	case Shutdone:
+		m.otherShutdone(ev.From)
+	default:
+		if m.st.CommUp {
+			m.otherMessage(ev.From, msg)
+		}
+	}
+}
+
+// otherMessage handles what is only heard once communication is up.
+func (m *Machine) otherMessage(from string, msg Message) {
+	switch msg := msg.(type) {
+	case Starting:
+		m.otherStarting(from)
+	case Resource:
+		m.otherResource(from, msg)
+	case AskResources:
+		m.askResources(from, msg)
+	case HBTakeover:
+		m.enqueue(queued{Why: whyGive, Set: msg.Set.Mirror(), Node: from})
+	case IPRequest:
+		m.enqueue(queued{Why: whyReleaseIP, Key: msg.Key, Reply: from})
+	case IPRequestResp:
+		if msg.Dest == m.cfg.Self {
+			m.ipRequestResp(msg)
+		}
+	case Other:
+		m.queueScript(from, msg)
+	}
+}
+
+// posted sends a message that came through the FIFO.
+func (m *Machine) posted(msg Message) {
+	m.send(msg)
+}
+
+func (m *Machine) log(level Level, classic, msg string, attrs ...any) {
+	m.out = append(m.out, Report{level, classic, msg, attrs})
+}
+
+func (m *Machine) info(classic, msg string, attrs ...any) { m.log(Info, classic, msg, attrs...) }
+func (m *Machine) warn(classic, msg string, attrs ...any) { m.log(Warn, classic, msg, attrs...) }
+
+// record adds a line to the node's story. Changes of ownership are also kept
+// as the answer to "why".
+func (m *Machine) record(kind, text, reason string) {
+	r := Record{kind, text, reason}
+	m.out = append(m.out, r)
+	if kind == "owner" {
+		m.st.LastChange, m.st.LastChangeAt = r, m.now
+	}
+}
+
+// setOf says whether a group is local or foreign here.
+func (m *Machine) setOf(g Group) Set {
+	if g.Node == m.cfg.Self {
+		return Local
+	}
+	return Foreign
+}
+
+// keys lists the keys of the groups in a set, in file order.
+func (m *Machine) keys(set Set) (keys []string) {
+	for _, g := range m.cfg.Groups {
+		if set.Has(m.setOf(g)) {
+			keys = append(keys, g.Key)
+		}
+	}
+	return keys
+}
+
+func (m *Machine) group(key string) *groupState {
+	for i := range m.cfg.Groups {
+		if m.cfg.Groups[i].Key == key {
+			return &m.st.Groups[i]
+		}
+	}
+	return nil
+}
+
+func (m *Machine) keySet(key string) Set {
+	for _, g := range m.cfg.Groups {
+		if g.Key == key {
+			return m.setOf(g)
+		}
+	}
+	return None
+}

@@ -1,0 +1,441 @@
+package cluster
+
+import (
+	"fmt"
+	"time"
+)
+
+// node is what is known of one node, ourselves included.
+type node struct {
+	Name  string
+	Ping  bool
+	State string // init, up, active, dead, ping: the node's own word, or dead by silence
+	// Heard: a status (or ping reply) came since the start or since its
+	// restart; HeardAt is when the last one arrived.
+	Heard   bool
+	HeardAt Instant
+	// HeardSince: anything came since it was last declared dead.
+	HeardSince bool
+	// Dt is the deadtime it asked for; 0 until its first status.
+	Dt time.Duration
+	// Credit is the time within its silence in which we were not running.
+	Credit     time.Duration
+	Generation uint64
+	Links      []link
+	New        bool
+	Digest     string
+	Hears      []string
+	Lateness   time.Duration
+}
+
+type link struct {
+	Name    string
+	Up      bool
+	HeardAt Instant
+	OneWay  bool
+}
+
+func newNode(name string, ping bool, links []string) node {
+	n := node{Name: name, Ping: ping, State: "init"}
+	for _, l := range links {
+		if n.link(l) == nil {
+			n.Links = append(n.Links, link{Name: l})
+		}
+	}
+	return n
+}
+
+func (n *node) link(name string) *link {
+	for i := range n.Links {
+		if n.Links[i].Name == name {
+			return &n.Links[i]
+		}
+	}
+	return nil
+}
+
+func (n *node) alive() bool { return n.State != "dead" && n.State != "init" }
+
+func (m *Machine) node(name string) *node {
+	for i := range m.st.Nodes {
+		if m.st.Nodes[i].Name == name {
+			return &m.st.Nodes[i]
+		}
+	}
+	return nil
+}
+
+func (m *Machine) self() *node { return m.node(m.cfg.Self) }
+
+// peers calls f for every other normal node.
+func (m *Machine) peers(f func(*node)) {
+	for i := range m.st.Nodes {
+		if n := &m.st.Nodes[i]; !n.Ping && n.Name != m.cfg.Self {
+			f(n)
+		}
+	}
+}
+
+func (m *Machine) peerAlive() bool {
+	alive := false
+	m.peers(func(n *node) { alive = alive || n.alive() })
+	return alive
+}
+
+// peerActive reports whether another node runs the resource protocol.
+func (m *Machine) peerActive() bool {
+	active := false
+	m.peers(func(n *node) { active = active || n.State == "active" })
+	return active
+}
+
+// peerNew reports whether every other node that is alive knows more than 3.0.6.
+func (m *Machine) peerNew() bool {
+	all, any := true, false
+	m.peers(func(n *node) {
+		if n.alive() {
+			any = true
+			all = all && n.New
+		}
+	})
+	return any && all
+}
+
+// patience is the silence after which a node is dead: initdead until
+// communication is up, then what the node itself asked for.
+func (m *Machine) patience(n *node) time.Duration {
+	switch {
+	case !m.st.CommUp:
+		return m.cfg.Initdead
+	case n.Ping:
+		return m.cfg.Deadping
+	case n.Dt > 0:
+		return n.Dt
+	}
+	return m.cfg.Deadtime
+}
+
+// deathAt is when a node that stays silent is dead.
+func (m *Machine) deathAt(n *node) Instant {
+	from := m.st.StartAt
+	if n.Heard {
+		from = n.HeardAt
+	}
+	return from.Add(m.patience(n) + n.Credit)
+}
+
+func (m *Machine) nodeTimers(n *node, f func(timer)) {
+	if n.Name == m.cfg.Self {
+		return
+	}
+	if n.State != "dead" {
+		f(timer{true, m.deathAt(n), n.Name + " is declared dead if it stays silent"})
+	}
+	for _, l := range n.Links {
+		if l.Up {
+			f(timer{true, l.HeardAt.Add(m.patience(n) + n.Credit), "link " + n.Name + ":" + l.Name + " is declared dead if it stays silent"})
+		}
+	}
+}
+
+// myDt is the deadtime that we ask the others for.
+func (m *Machine) myDt() time.Duration {
+	dt := m.cfg.Deadtime
+	if m.now.Sub(m.st.StartAt) < youngTime {
+		dt += youngExtra
+	}
+	if m.st.Restart && m.st.Shutdown >= shutdownParting {
+		dt += restartExtra
+	}
+	return dt
+}
+
+// beat sends the periodic status and sets the next one. A late one is not made
+// up for: the pace starts anew.
+func (m *Machine) beat() {
+	interval := m.now.Sub(m.st.BeatAt)
+	switch {
+	case interval > m.cfg.Deadtime:
+		m.log(Crit, fmt.Sprintf("Late heartbeat: Node %s: interval %d ms (> deadtime)", m.cfg.Self, interval.Milliseconds()), "own keepalive late", "interval", interval)
+	case interval > m.cfg.Warntime:
+		m.warn(fmt.Sprintf("Late heartbeat: Node %s: interval %d ms", m.cfg.Self, interval.Milliseconds()), "own keepalive late", "interval", interval)
+	}
+	next := m.st.Beat.At.Add(m.cfg.Keepalive)
+	if !m.st.Beat.On || next <= m.now {
+		next = m.now.Add(m.cfg.Keepalive)
+	}
+	m.st.Beat.set(next, "next keepalive")
+	m.st.BeatAt = m.now
+	m.sayStatus(m.self().State, true)
+	if len(m.cfg.PingNodes) > 0 {
+		m.out = append(m.out, SendPing{})
+	}
+}
+
+// sayStatus sends our status now.
+func (m *Machine) sayStatus(state string, beat bool) {
+	var hears []string
+	m.peers(func(n *node) {
+		for _, l := range n.Links {
+			if l.Up {
+				hears = append(hears, l.Name)
+			}
+		}
+	})
+	m.st.Local = state
+	m.send(Status{State: state, Dt: m.myDt(), Beat: beat, New: true, Digest: m.cfg.Digest, Hears: hears, Lateness: m.st.Lateness})
+}
+
+// linkHeard notes that a link works.
+func (m *Machine) linkHeard(from, name string, at Instant) {
+	n := m.node(from)
+	if n == nil {
+		return
+	}
+	l := n.link(name)
+	if l == nil {
+		return
+	}
+	l.HeardAt = max(l.HeardAt, at)
+	if !l.Up {
+		l.Up = true
+		m.info(fmt.Sprintf("Link %s:%s up.", from, name), "link up", "node", from, "link", name)
+		m.record("link", fmt.Sprintf("link %s:%s up", from, name), "a packet arrived on it")
+	}
+}
+
+func (m *Machine) expireNode(i int) {
+	n := &m.st.Nodes[i]
+	if n.Name == m.cfg.Self {
+		return
+	}
+	if n.State != "dead" && m.deathAt(n) <= m.now {
+		silent := m.now.Sub(m.st.StartAt)
+		if n.Heard {
+			silent = m.now.Sub(n.HeardAt)
+		}
+		m.declareDead(n, fmt.Sprintf("%s dead: silent for %v", n.Name, silent.Round(time.Millisecond)))
+	}
+	for j := range n.Links {
+		l := &n.Links[j]
+		if l.Up && l.HeardAt.Add(m.patience(n)+n.Credit) <= m.now {
+			l.Up = false
+			m.info(fmt.Sprintf("Link %s:%s dead.", n.Name, l.Name), "link dead", "node", n.Name, "link", l.Name)
+			m.record("link", fmt.Sprintf("link %s:%s dead", n.Name, l.Name), fmt.Sprintf("nothing heard on it for %v", m.patience(n)))
+		}
+	}
+}
+
+// setState changes a node's state and tells the session.
+func (m *Machine) setState(n *node, state string) {
+	n.State = state
+	if !n.Ping {
+		m.out = append(m.out, NodeState{n.Name, state})
+	}
+}
+
+// declareDead is the death of a node by silence.
+func (m *Machine) declareDead(n *node, reason string) {
+	m.warn(fmt.Sprintf("node %s: is dead", n.Name), "node dead", "node", n.Name, "reason", reason, "deadtime", m.patience(n))
+	m.record("node", n.Name+" is dead", reason)
+	m.setState(n, "dead")
+	heardSince := n.HeardSince
+	n.HeardSince = false
+	n.Hears = nil
+	m.nodeDied(n, heardSince, reason)
+}
+
+// restarted forgets what a restart of the node made stale.
+func (m *Machine) restarted(n *node) {
+	n.Heard = false
+	n.Dt = 0
+	n.New = false
+	n.Digest, n.Hears = "", nil
+	m.record("node", n.Name+" restarted its heartbeat", "its generation grew")
+}
+
+// status handles another node's keepalive.
+func (m *Machine) status(n *node, msg Status, ev Heard) {
+	if ev.Returned {
+		m.returned(n, msg)
+	}
+	if n.Heard && !(ev.Returned && msg.New) {
+		interval := ev.At.Sub(n.HeardAt) - n.Credit
+		switch {
+		case interval > m.patience(n) && m.st.CommUp:
+			m.log(Crit, fmt.Sprintf("Late heartbeat: Node %s: interval %d ms (> deadtime)", n.Name, interval.Milliseconds()), "keepalive late", "node", n.Name, "interval", interval)
+			m.declareDead(n, fmt.Sprintf("%s dead: its last two keepalives were %v apart", n.Name, interval.Round(time.Millisecond)))
+		case interval > m.cfg.Warntime:
+			m.warn(fmt.Sprintf("Late heartbeat: Node %s: interval %d ms", n.Name, interval.Milliseconds()), "keepalive late", "node", n.Name, "interval", interval)
+		}
+	}
+	n.Heard, n.HeardAt, n.Credit = true, max(ev.At, n.HeardAt), 0
+	n.HeardSince = true
+	if msg.Dt > 0 {
+		n.Dt = msg.Dt
+	}
+	m.compare(n, msg)
+	if n.State != msg.State {
+		m.info(fmt.Sprintf("Status update for node %s: status %s", n.Name, msg.State), "node status", "node", n.Name, "status", msg.State)
+		m.record("node", fmt.Sprintf("%s is %s", n.Name, msg.State), "it says so")
+		m.setState(n, msg.State)
+		m.queueScript(n.Name, Other{"status", [][2]string{{"t", "status"}, {"st", msg.State}, {"src", n.Name}}})
+	}
+	m.oneWay(n)
+}
+
+// compare notes what kind of peer this is and whether its files differ.
+func (m *Machine) compare(n *node, msg Status) {
+	if msg.New != n.New {
+		kind := "heartbeat 3.0.6's protocol"
+		if msg.New {
+			kind = "the extended protocol"
+		}
+		m.info(fmt.Sprintf("node %s speaks %s", n.Name, kind), "peer protocol", "node", n.Name, "new", msg.New)
+	}
+	n.New, n.Lateness = msg.New, msg.Lateness
+	if msg.New && msg.Digest != n.Digest && msg.Digest != m.cfg.Digest && msg.Digest != "" {
+		m.warn(fmt.Sprintf("node %s has other haresources, timing or keys than this node: compare the files", n.Name), "configuration differs between the nodes", "node", n.Name)
+	}
+	n.Digest = msg.Digest
+	if msg.New {
+		n.Hears = msg.Hears
+	}
+}
+
+// oneWay compares the links on which we hear a node with those on which it
+// hears us.
+func (m *Machine) oneWay(n *node) {
+	if !n.New || n.State != "active" || !m.st.CommUp {
+		return
+	}
+	hearsUs := map[string]bool{}
+	for _, l := range n.Hears {
+		hearsUs[l] = true
+	}
+	for i := range n.Links {
+		l := &n.Links[i]
+		settled := m.now.Sub(m.st.StartAt) > m.cfg.Deadtime+youngExtra
+		oneWay := settled && l.Up != hearsUs[l.Name]
+		if oneWay == l.OneWay {
+			continue
+		}
+		l.OneWay = oneWay
+		if !oneWay {
+			m.info(fmt.Sprintf("Link %s:%s works in both directions again", n.Name, l.Name), "link works both ways", "node", n.Name, "link", l.Name)
+			continue
+		}
+		text := fmt.Sprintf("Link %s:%s is one-way: we hear %s there, it does not hear us", n.Name, l.Name, n.Name)
+		if !l.Up {
+			text = fmt.Sprintf("Link %s:%s is one-way: %s hears us there, we do not hear it", n.Name, l.Name, n.Name)
+		}
+		m.warn(text, "one-way link", "node", n.Name, "link", l.Name, "we hear", l.Up)
+		m.record("link", text, "the two nodes' keepalives disagree")
+	}
+}
+
+// pingReply handles the answer of a ping node.
+func (m *Machine) pingReply(ev PingReply) {
+	n := m.node(ev.From)
+	if n == nil || !n.Ping {
+		return
+	}
+	m.linkHeard(n.Name, n.Name, ev.At)
+	if n.Heard {
+		if interval := ev.At.Sub(n.HeardAt) - n.Credit; interval > m.patience(n) && m.st.CommUp {
+			m.log(Crit, fmt.Sprintf("Late heartbeat: Node %s: interval %d ms (> deadtime)", n.Name, interval.Milliseconds()), "ping node late", "node", n.Name, "interval", interval)
+			m.declareDead(n, fmt.Sprintf("%s did not answer for %v", n.Name, interval.Round(time.Millisecond)))
+		}
+	}
+	n.Heard, n.HeardAt, n.Credit, n.HeardSince = true, max(ev.At, n.HeardAt), 0, true
+	if n.State != "ping" {
+		m.info(fmt.Sprintf("Status update for node %s: status ping", n.Name), "node status", "node", n.Name, "status", "ping")
+		m.record("node", n.Name+" answers", "ping reply")
+		n.State = "ping"
+	}
+}
+
+// checkComm waits until every configured node, ourselves and ping nodes
+// included, was heard or is dead; then the nodes' lists are compared and
+// communication is up.
+func (m *Machine) checkComm() {
+	if m.st.CommUp || !m.st.Started || m.st.Ask.On {
+		return
+	}
+	for i := range m.st.Nodes {
+		if n := &m.st.Nodes[i]; n.Name != m.cfg.Self && !n.Heard && n.State != "dead" {
+			return
+		}
+	}
+	if !m.peerAlive() {
+		m.commUp()
+		return
+	}
+	m.askNodes()
+}
+
+// askNodes asks the next candidate for its list of nodes.
+func (m *Machine) askNodes() {
+	m.st.Ask.set(m.now.Add(askPause), "asking for the list of nodes again")
+	var alive []string
+	m.peers(func(n *node) {
+		if n.State != "dead" {
+			alive = append(alive, n.Name)
+		}
+	})
+	if len(alive) == 0 {
+		m.commUp()
+		return
+	}
+	dest := alive[m.st.AskNext%len(alive)]
+	m.st.AskNext++
+	m.send(ReqNodes{dest})
+}
+
+// repNodes is the answer that makes communication be up.
+func (m *Machine) repNodes(msg RepNodes) {
+	if m.st.CommUp || msg.Dest != m.cfg.Self {
+		return
+	}
+	for _, name := range msg.Nodes {
+		if m.node(name) == nil {
+			m.warn(fmt.Sprintf("the other node's configuration names node %s, ours does not", name), "node lists differ", "node", name)
+		}
+	}
+	m.commUp()
+}
+
+func (m *Machine) commUp() {
+	m.st.CommUp = true
+	m.st.Ask.stop()
+	m.info("Comm_now_up(): updating status to active", "communication up")
+	m.info("Local status now set to: 'active'", "local status", "status", "active")
+	m.sayStatus("active", false)
+	m.record("daemon", "communication is up", "every configured node was heard or is dead")
+	m.commNowUp()
+}
+
+// trouble notes that a link cannot send, or can again.
+func (m *Machine) trouble(ev Trouble) {
+	kept := m.st.Troubles[:0:0]
+	was := false
+	for _, t := range m.st.Troubles {
+		if t.Link != ev.Link {
+			kept = append(kept, t)
+			continue
+		}
+		was = true
+	}
+	if ev.Err != "" {
+		kept = append(kept, ev)
+	}
+	m.st.Troubles = kept
+	switch {
+	case ev.Err != "" && !was:
+		m.log(Error, fmt.Sprintf("Unable to send HBcomm packet %s: %s", ev.Link, ev.Err), "medium cannot send", "link", ev.Link, "err", ev.Err)
+		m.record("link", ev.Link+" cannot send", ev.Err)
+	case ev.Err == "" && was:
+		m.info(fmt.Sprintf("%s can send again", ev.Link), "medium can send again", "link", ev.Link)
+		m.record("link", ev.Link+" can send again", "a send worked")
+	}
+}

@@ -1,0 +1,580 @@
+package cluster
+
+import (
+	"fmt"
+	"time"
+)
+
+// commNowUp begins the resource protocol.
+func (m *Machine) commNowUp() {
+	if m.cfg.Failback == FailbackLegacy {
+		m.acquireLocal(true, "startup")
+		return
+	}
+	m.send(Starting{})
+	m.st.Phase = PhaseStarting
+}
+
+// sayResource tells everybody what we hold.
+func (m *Machine) sayResource(stable bool, info string) {
+	if m.cfg.Failback == FailbackLegacy {
+		return
+	}
+	msg := Resource{Hold: m.st.Mine, Full: true, Stable: tri(stable), Info: info}
+	if m.peerNew() {
+		msg.Took = m.st.Took & m.st.Mine
+	}
+	m.send(msg)
+}
+
+func (m *Machine) otherStarting(from string) {
+	switch m.st.Phase {
+	case PhaseStarting:
+		m.st.Phase = PhaseBothStarting
+		m.st.OtherStable = false
+		m.sayResource(false, "")
+	case PhaseReceived, PhaseStable, PhaseShutdown:
+		m.st.OtherStable = false
+		m.sayResource(m.st.Phase == PhaseStable, "")
+	default:
+		m.log(Error, fmt.Sprintf("Received 'starting' message in state %d", m.st.Phase), "starting message in the wrong phase", "node", from, "phase", m.st.Phase.String())
+	}
+}
+
+// resourceHeard is what every resource message does first. It reports whether
+// the message may be used.
+func (m *Machine) resourceHeard() bool {
+	switch m.st.Phase {
+	case PhaseInit:
+		m.log(Error, "resource message received in state 0", "resource message in the wrong phase", "phase", m.st.Phase.String())
+		return false
+	case PhaseStarting, PhaseBothStarting:
+		m.st.Phase = PhaseReceived
+		m.st.Settle.set(m.now.Add(settleTime), "taking the local groups although the other node has not settled")
+	}
+	return true
+}
+
+// merge applies a resource message to what was known.
+func merge(known Set, msg Resource) Set {
+	if msg.Full || msg.Hold == None {
+		return msg.Hold
+	}
+	return known | msg.Hold
+}
+
+func (m *Machine) ownResource(msg Resource) {
+	if !m.resourceHeard() {
+		return
+	}
+	m.st.Mine = merge(m.st.Mine, msg)
+	switch msg.Info {
+	case "mach_down":
+		m.info("mach_down takeover complete.", "takeover complete")
+		m.st.Takeover = false
+		m.st.Mine |= Foreign
+		m.st.FailbackDue = true
+		m.st.OtherStable = true
+		m.acquired("mach_down")
+	case "shutdown":
+		m.st.Phase = PhaseShutdown
+	}
+	if msg.Stable == Yes && m.st.Phase == PhaseStable && m.st.Mine.Has(Local) && msg.Info == "" && m.st.Standby == StandbyNot {
+		m.acquired("T_RESOURCES(us)")
+	}
+	m.audit()
+}
+
+func (m *Machine) otherResource(from string, msg Resource) {
+	if !m.resourceHeard() {
+		return
+	}
+	m.st.Theirs = merge(m.st.Theirs, msg)
+	became := msg.Stable == Yes && !m.st.OtherStable
+	switch msg.Stable {
+	case Yes:
+		if became {
+			m.info("remote resource transition completed.", "other node settled", "node", from, "holds", m.st.Theirs.String())
+			m.st.OtherStable = true
+			m.sayResource(m.st.Phase == PhaseStable, "")
+			m.tryFailback()
+		}
+	case No:
+		m.st.OtherStable = false
+	}
+	if m.st.OtherStable && m.st.Phase != PhaseStable && m.st.Phase != PhaseShutdown {
+		m.info("remote resource transition completed.", "other node settled", "node", from, "holds", m.st.Theirs.String())
+		m.releaseClaimed(from)
+		m.st.Settle.stop()
+		m.acquireLocal(false, "startup: "+from+" holds "+m.st.Theirs.String())
+		m.st.Phase = PhaseStable
+		m.sayResource(true, "")
+		m.tryFailback()
+	}
+	if msg.Stable == Yes && m.cfg.Failback != FailbackOn && m.st.Theirs.Has(Foreign) {
+		m.acquired("T_RESOURCES(them)")
+	}
+	m.resolve(from, msg)
+	m.audit()
+}
+
+// releaseClaimed lets go of what was found running at start and is the other
+// node's by now.
+func (m *Machine) releaseClaimed(from string) {
+	if both := m.st.Mine & m.st.Theirs.Mirror(); both != None {
+		m.yield(both, fmt.Sprintf("found running at start, but %s owns it", from))
+	}
+}
+
+// resolve ends an overlap of claims between two new nodes: who took a set
+// because it held the other for dead lets go; if that does not decide, the
+// preferred node keeps it. Both sides apply the same rule to the same facts.
+func (m *Machine) resolve(from string, msg Resource) {
+	if msg.Stable != Yes || !m.peerNew() || m.st.Phase != PhaseStable || m.st.Standby != StandbyNot || m.st.Shutdown != shutdownNo {
+		return
+	}
+	both := m.st.Mine & m.st.Theirs.Mirror()
+	if both == None {
+		return
+	}
+	var lose Set
+	for _, s := range [...]Set{Local, Foreign} {
+		if !both.Has(s) {
+			continue
+		}
+		weTook, theyTook := m.st.Took.Has(s), msg.Took.Mirror().Has(s)
+		if weTook && !theyTook || weTook == theyTook && s == Foreign {
+			lose |= s
+		}
+	}
+	if lose != None {
+		m.yield(lose, from+" owned it before the nodes lost each other")
+	}
+	if keep := both &^ lose; keep != None {
+		m.record("owner", fmt.Sprintf("keeps %s resources that %s claims too", keep, from), "it was the owner before the nodes lost each other, or is the preferred one")
+		m.sayResource(true, "")
+		m.run(job{Why: whyConfirm, Kind: JobTake, Set: keep, Keys: m.keys(keep)}, "announced again: "+from+" claimed it too")
+	}
+}
+
+// yield releases a set that the other node owns.
+func (m *Machine) yield(set Set, reason string) {
+	m.warn(fmt.Sprintf("Releasing %s resources: %s", set, reason), "releasing what the other node owns", "set", set.String(), "reason", reason)
+	m.record("owner", fmt.Sprintf("releases %s resources", set), reason)
+	m.st.Mine &^= set
+	m.st.Took &^= set
+	m.run(job{Why: whyYield, Kind: JobGive, Set: set, Keys: m.keys(set)}, reason)
+}
+
+// settled is the end of the wait for the other node to say that it is stable.
+func (m *Machine) settled() {
+	m.st.Settle.stop()
+	if m.st.Phase != PhaseReceived {
+		return
+	}
+	m.st.Phase = PhaseStable
+	m.acquireLocal(false, "startup")
+	m.info("local resource transition completed.", "settled", "holds", m.st.Mine.String())
+	m.sayResource(true, "")
+}
+
+// acquireLocal takes the groups that prefer this node. Unless forced it does
+// nothing when somebody holds them already.
+func (m *Machine) acquireLocal(forced bool, reason string) {
+	if !forced && m.st.Standby == StandbyNot && (m.st.Theirs.Has(Foreign) || m.st.Mine.Has(Local)) {
+		m.info("Local Resource acquisition completed. (none)", "no local resources to take")
+		return
+	}
+	m.st.Mine |= Local
+	keys := m.keys(Local)
+	if len(keys) == 0 {
+		m.info(fmt.Sprintf("No local resources [%s] to acquire.", m.cfg.Self), "no local resources configured")
+	}
+	m.run(job{Why: whyLocal, Kind: JobAsk, Set: Local, Keys: keys}, reason)
+}
+
+// localAsked goes on when it is known which of our groups are idle.
+func (m *Machine) localAsked(results []GroupResult) {
+	m.info("Local Resource acquisition completed.", "local resources asked for")
+	ask := m.cfg.Failback == FailbackLegacy && m.peerActive()
+	for _, r := range results {
+		g := m.group(r.Key)
+		if g == nil {
+			continue
+		}
+		switch {
+		case r.Running:
+			m.setGroup(r.Key, "running", g.Reason, "")
+		case ask:
+			m.send(IPRequest{r.Key})
+		default:
+			m.send(IPRequestResp{Dest: m.cfg.Self, Key: r.Key, WeOwn: true, OK: true})
+		}
+	}
+	m.sayResource(true, "req_our_resources()")
+	if m.cfg.Failback == FailbackLegacy {
+		m.acquired("req_our_resources")
+	}
+}
+
+// ipRequestResp allows us to take one of our groups.
+func (m *Machine) ipRequestResp(msg IPRequestResp) {
+	if !msg.OK || msg.Dest != m.cfg.Self {
+		return
+	}
+	m.enqueue(queued{Why: whyRequested, Key: msg.Key})
+}
+
+// nodeDied is what the death of a node means for the resources.
+func (m *Machine) nodeDied(n *node, heardSince bool, reason string) {
+	if n.Ping {
+		return
+	}
+	if m.st.Standby != StandbyNot || m.st.StandbyEnd.On {
+		m.info("Cancelling pending standby operation", "standby cancelled", "node", n.Name)
+		m.endStandby()
+	}
+	m.failPending(n.Name + " died meanwhile")
+	m.st.FailbackDue = true
+	if m.st.Shutdown != shutdownNo && m.st.Phase >= PhaseStable {
+		return
+	}
+	if heardSince && m.st.Theirs == None {
+		m.info(fmt.Sprintf("Dead node %s gave up resources.", n.Name), "dead node held nothing", "node", n.Name)
+		m.send(Stonith{n.Name, "unneeded"})
+		if m.st.Mine == All {
+			m.st.OtherStable = true
+			return
+		}
+		if !m.st.Mine.Has(Local) && m.cfg.Failback != FailbackLegacy {
+			m.acquireLocal(true, reason)
+		}
+		if !m.st.Mine.Has(Foreign) || m.cfg.Failback == FailbackLegacy {
+			m.takeover(n.Name, reason)
+		}
+		return
+	}
+	if m.cfg.Stonith {
+		m.st.FenceNode = n.Name
+		m.fence(n.Name)
+		return
+	}
+	m.send(Stonith{n.Name, "n_stnth"})
+	m.warn("No STONITH device configured.", "no stonith device")
+	m.warn("Shared disks are not protected.", "shared disks are not protected")
+	m.takeover(n.Name, reason)
+}
+
+// fence resets a dead node before anything of it is taken.
+func (m *Machine) fence(name string) {
+	if n := m.node(name); n == nil || n.State != "dead" {
+		return
+	}
+	m.info(fmt.Sprintf("Resetting node %s with STONITH", name), "resetting node", "node", name)
+	m.record("node", "resets "+name, "it is dead and may still hold resources")
+	m.run(job{Why: whyFence, Kind: JobFence, Node: name}, name+" is dead")
+}
+
+func (m *Machine) fenced(j job, err string) {
+	if err != "" {
+		m.log(Error, fmt.Sprintf("STONITH of %s failed.  Retrying...", j.Node), "reset failed", "node", j.Node, "err", err)
+		m.record("node", "reset of "+j.Node+" failed", err)
+		m.st.Fence.set(m.now.Add(fencePause), "resetting "+j.Node+" again")
+		return
+	}
+	m.info(fmt.Sprintf("node %s now reset.", j.Node), "node reset", "node", j.Node)
+	m.send(Stonith{j.Node, "OK"})
+	m.takeover(j.Node, j.Node+" was reset")
+}
+
+// takeover takes everything from a node that is dead or has shut down.
+func (m *Machine) takeover(name, reason string) {
+	if m.st.Shutdown != shutdownNo && m.st.Phase >= PhaseStable {
+		m.info("Resource takeover cancelled - shutdown in progress.", "takeover cancelled: shutting down", "node", name)
+		return
+	}
+	m.info(fmt.Sprintf("Resources being acquired from %s.", name), "taking over", "node", name, "reason", reason)
+	m.record("owner", "takes over from "+name, reason)
+	m.enqueue(queued{Why: whyMachDown, Node: name})
+	m.st.Took |= Foreign
+	if !m.st.Mine.Has(Local) {
+		m.st.Took |= Local
+	}
+	m.st.Mine |= Foreign
+	m.st.Theirs = None
+	m.st.OtherStable = true
+	m.st.Takeover = m.cfg.Failback != FailbackLegacy
+	m.acquireLocal(true, reason)
+}
+
+// machDown is the end of taking a dead node's groups.
+func (m *Machine) machDown(node string) {
+	if m.cfg.Failback != FailbackLegacy {
+		m.send(Resource{Hold: Foreign, Info: "mach_down"})
+	}
+	m.info(fmt.Sprintf("mach_down takeover complete for node %s.", node), "takeover complete for node", "node", node)
+}
+
+// ownShutdone is our own notice that everything is released.
+func (m *Machine) ownShutdone() {
+	m.st.Phase = PhaseShutdown
+	m.st.Mine, m.st.Took = None, None
+}
+
+// otherShutdone is the other node's notice that it has released everything.
+func (m *Machine) otherShutdone(from string) {
+	m.record("node", from+" has released everything and shuts down", "its notice")
+	if m.cfg.Failback != FailbackLegacy {
+		m.st.OtherStable = true
+		m.st.Theirs = None
+		if m.st.Mine != All && m.st.Shutdown == shutdownNo && m.st.CommUp && m.st.Phase != PhaseInit {
+			m.st.Standby = StandbyDone
+			m.st.StandbyEnd.set(m.now.Add(standbyLimit), "end of the takeover")
+			set := m.st.Mine
+			if set == None {
+				set = All
+			}
+			m.runTake(whyDone, set, m.st.StandbySet, from+" shut down")
+		}
+	}
+	m.info(fmt.Sprintf("Received shutdown notice from '%s'.", from), "other node shuts down", "node", from)
+	if m.st.CommUp {
+		m.takeover(from, from+" shut down and released everything")
+	}
+}
+
+// tryFailback hands the other node's groups back to it.
+func (m *Machine) tryFailback() {
+	if m.st.Shutdown != shutdownNo || !m.st.Mine.Has(Foreign) || !m.st.FailbackDue || m.cfg.Failback != FailbackOn {
+		m.st.FailbackDue = false
+		m.st.FailbackTry.stop()
+		return
+	}
+	if m.st.Standby != StandbyNot || !m.st.OtherStable || m.st.Phase != PhaseStable {
+		m.st.FailbackTry.set(m.now.Add(failbackPause), "handing resources back")
+		return
+	}
+	if !m.peerActive() {
+		return
+	}
+	m.st.FailbackDue = false
+	m.record("owner", "hands foreign resources back", "auto_failback on, and their node is back")
+	m.send(AskResources{Foreign, "me"})
+}
+
+// stable reports that no resources are about to move.
+func (m *Machine) stable() bool {
+	if m.st.Shutdown != shutdownNo && m.st.Phase == PhaseInit {
+		return !m.resourceJobs()
+	}
+	if m.cfg.Failback == FailbackLegacy {
+		return !m.resourceJobs() && len(m.st.Queue) == 0
+	}
+	return m.st.OtherStable && !m.st.Takeover && m.st.Standby == StandbyNot && !m.st.StandbyEnd.On && !m.resourceJobs() &&
+		(m.st.Phase == PhaseStable || m.st.Phase == PhaseShutdown || m.st.Phase == PhaseInit)
+}
+
+// acquired says once per life that the first acquisition is over.
+func (m *Machine) acquired(reason string) {
+	if m.st.Acquired {
+		return
+	}
+	m.st.Acquired = true
+	m.info(fmt.Sprintf("Initial resource acquisition complete (%s)", reason), "initial resource acquisition complete", "reason", reason)
+}
+
+// audit says when a set has two owners or none.
+func (m *Machine) audit() {
+	if m.cfg.Failback == FailbackLegacy || !m.peerActive() {
+		return
+	}
+	mine, theirs := m.st.Mine, m.st.Theirs.Mirror()
+	if mine.Has(Local) && theirs.Has(Local) {
+		m.log(Error, "Both machines own our resources!", "two owners", "set", "local")
+	}
+	if mine.Has(Foreign) && theirs.Has(Foreign) {
+		m.log(Error, "Both machines own foreign resources!", "two owners", "set", "foreign")
+	}
+	if m.st.Shutdown != shutdownNo || !m.stable() {
+		return
+	}
+	if !(mine | theirs).Has(Local) {
+		m.log(Error, "No one owns our local resources!", "no owner", "set", "local")
+	}
+	if !(mine | theirs).Has(Foreign) {
+		m.log(Error, "No one owns foreign resources!", "no owner", "set", "foreign")
+	}
+}
+
+// returned is the return of a node that was held for dead.
+func (m *Machine) returned(n *node, msg Status) {
+	m.log(Crit, fmt.Sprintf("Cluster node %s returning after partition.", n.Name), "node returns after a partition", "node", n.Name)
+	m.info("For information on cluster partitions, See URL: http://linux-ha.org/wiki/Split_Brain", "see the documentation on split brain")
+	m.warn("Deadtime value may be too small.", "deadtime may be too small", "deadtime", m.cfg.Deadtime)
+	m.info("See FAQ for information on tuning deadtime.", "see the documentation on deadtime")
+	m.info("URL: http://linux-ha.org/wiki/FAQ#Heavy_Load", "see the documentation on heavy load")
+	m.record("node", n.Name+" returns after a partition", "its keepalives are heard again, of the generation that was held for dead")
+	m.sayStatus(m.self().State, false)
+	if m.st.Phase == PhaseInit && m.cfg.Failback != FailbackLegacy {
+		return
+	}
+	if msg.New && m.cfg.Failback != FailbackLegacy {
+		// Both know how to end an overlap without stopping everything.
+		m.st.OtherStable = false
+		m.sayResource(m.st.Phase == PhaseStable, "")
+		return
+	}
+	if !m.st.RestartAt.On && m.st.Shutdown == shutdownNo {
+		m.st.RestartAt.set(m.now.Add(partitionPause), "restart after the partition")
+	}
+}
+
+// setGroup is the only place where a group's state changes.
+func (m *Machine) setGroup(key, state, reason, err string) {
+	g := m.group(key)
+	if g == nil {
+		return
+	}
+	if g.State != state {
+		g.Since = m.now
+		if state == "running" || state == "failed" || state == "stopped" && g.State != "" {
+			text := fmt.Sprintf("group %s %s", key, state)
+			if err != "" {
+				text += ": " + err
+			}
+			m.record("owner", text, reason)
+		}
+	}
+	g.State, g.Reason, g.Err = state, reason, err
+	if state == "running" {
+		g.Failures, g.Stuck, g.Handed = 0, false, false
+	}
+}
+
+// failed notes that a group could not be started or stopped and plans what to
+// do about it.
+func (m *Machine) failed(r GroupResult, stop bool, reason string) {
+	g := m.group(r.Key)
+	if g == nil {
+		return
+	}
+	m.setGroup(r.Key, "failed", reason, r.Err)
+	g.Stuck = stop
+	pause := min(handOver<<min(g.Failures, 10), retryMax)
+	g.Failures++
+	if stop {
+		m.log(Crit, fmt.Sprintf("Resource group %s may still be running: stop failed. It is not handed over. Next try in %v", r.Key, pause), "stop failed: the group is not handed over", "group", r.Key, "err", r.Err, "retry", pause)
+	} else {
+		m.log(Crit, fmt.Sprintf("Resource group %s runs nowhere: start failed. Next step in %v", r.Key, pause), "start failed", "group", r.Key, "err", r.Err, "retry", pause)
+	}
+	at := m.now.Add(pause)
+	if !m.st.Retry.On || at < m.st.Retry.At {
+		m.st.Retry.set(at, "next try for group "+r.Key)
+	}
+}
+
+// retry deals with failed groups: what could not be stopped is stopped again,
+// what could not be started is offered to the other node once, or tried again.
+func (m *Machine) retry() {
+	m.st.Retry.stop()
+	for i, g := range m.cfg.Groups {
+		s := &m.st.Groups[i]
+		if s.State != "failed" || m.busy(g.Key) {
+			continue
+		}
+		set := m.setOf(g)
+		switch {
+		case s.Stuck:
+			m.run(job{Why: whyRetry, Kind: JobGive, Set: set, Keys: []string{g.Key}}, "stop failed before: "+s.Err)
+		case !m.st.Mine.Has(set) || m.st.Shutdown != shutdownNo:
+			s.State = "stopped"
+		case !s.Handed && m.peerActive() && m.cfg.Failback != FailbackLegacy && m.st.OtherStable && m.st.Standby == StandbyNot && m.st.Phase == PhaseStable:
+			s.Handed = true
+			m.record("owner", fmt.Sprintf("offers %s resources to the other node", set), "start of group "+g.Key+" failed: "+s.Err)
+			m.send(AskResources{set, "me"})
+		default:
+			m.run(job{Why: whyRetry, Kind: JobTake, Set: set, Keys: []string{g.Key}}, "start failed before: "+s.Err)
+		}
+	}
+}
+
+// busy reports whether a job works on the group.
+func (m *Machine) busy(key string) bool {
+	for _, j := range m.st.Jobs {
+		for _, k := range j.Keys {
+			if k == key && j.Kind != JobAsk {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// tryShutdown begins a wanted shutdown as soon as no resources are moving.
+func (m *Machine) tryShutdown() {
+	if m.st.Shutdown != shutdownWanted || m.st.CommUp && !m.stable() {
+		return
+	}
+	m.st.Shutdown = shutdownReleasing
+	if m.st.CommUp && m.cfg.Failback != FailbackLegacy {
+		m.st.Mine = None
+		m.sayResource(false, "shutdown")
+	}
+	m.info(fmt.Sprintf("Heartbeat shutdown in progress. (%d)", m.cfg.PID), "shutting down")
+	m.info("Giving up all HA resources.", "releasing everything")
+	reason := "shutdown"
+	if m.st.Restart {
+		reason = "restart after a partition"
+	}
+	m.record("daemon", "shuts down", reason)
+	m.run(job{Why: whyShutdown, Kind: JobGive, Set: All, Keys: m.keys(All)}, reason)
+}
+
+// released goes on when everything is given up.
+func (m *Machine) released() {
+	m.info("All HA resources relinquished.", "everything released")
+	m.st.Shutdown = shutdownParting
+	if !m.st.CommUp {
+		m.exit()
+		return
+	}
+	m.send(Shutdone{})
+	if m.st.Restart || m.peerAlive() {
+		m.st.ShutdownStep.set(m.now.Add(partingPause), "last words before the exit")
+		return
+	}
+	m.exit()
+}
+
+func (m *Machine) shutdownStep() {
+	m.st.ShutdownStep.stop()
+	if m.st.Shutdown == shutdownParting {
+		m.st.Shutdown = shutdownLast
+		if m.st.Restart {
+			m.sayStatus(m.self().State, false)
+			m.sayStatus(m.self().State, false)
+		}
+		m.st.ShutdownStep.set(m.now.Add(partingPause), "exit")
+		return
+	}
+	m.exit()
+}
+
+func (m *Machine) exit() {
+	m.info(fmt.Sprintf("%s Heartbeat shutdown complete.", m.cfg.Self), "shutdown complete")
+	for _, id := range m.st.ShutdownID {
+		m.out = append(m.out, Reply{ID: id, Text: "everything released, the daemon ends", Final: true})
+	}
+	m.st.ShutdownID = nil
+	e := Exit{Restart: m.st.Restart, Reason: "shutdown"}
+	if e.Restart {
+		m.info("Heartbeat restart triggered.", "restart triggered")
+		m.info("Restarting heartbeat.", "restarting")
+		e.Reason = "restart after a partition"
+		e.Pause = m.cfg.Deadtime.Truncate(time.Second) + time.Second
+		if m.cfg.Deadtime%time.Second != 0 {
+			e.Pause += time.Second
+		}
+	}
+	m.out = append(m.out, e)
+}

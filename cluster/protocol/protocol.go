@@ -1,0 +1,191 @@
+// Package protocol gives the messages of package cluster their fields on the
+// wire, and reads them back. It is pure.
+//
+// Fields whose names begin with x are extensions: 3.0.6 accepts and ignores
+// unknown fields. A status that carries x=1 comes from a node that knows them.
+package protocol
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"heartbeat/cluster"
+	"heartbeat/transport/message"
+)
+
+// capabilities are the names of what this version knows beyond 3.0.6.
+const capabilities = "sha2,heal,lateness,links,digest"
+
+// Encode writes a message's own fields, in the original's order; the session
+// adds the rest. flow says whether flow control is on (field protocol).
+func Encode(msg cluster.Message, flow bool) *message.Message {
+	switch msg := msg.(type) {
+	case cluster.Status:
+		return encodeStatus(msg, flow)
+	case cluster.ReqNodes:
+		return message.New("reqnodes").Add("dest", msg.Dest)
+	case cluster.RepNodes:
+		m := &message.Message{}
+		return m.Add("dest", msg.Dest).Add("t", "repnodes").Add("nodelist", nameList(msg.Nodes)).Add("delnodelist", nameList(msg.Removed))
+	case cluster.Starting:
+		return message.New("starting")
+	case cluster.Resource:
+		m := message.New("resource").Add("rsc_hold", msg.Hold.String())
+		if msg.Full {
+			m.Add("rtype", "full")
+		}
+		switch msg.Stable {
+		case cluster.Yes:
+			m.Add("isstable", "1")
+		case cluster.No:
+			m.Add("isstable", "0")
+		}
+		if msg.Info != "" {
+			m.Add("info", msg.Info)
+		}
+		if msg.Took != cluster.None {
+			m.Add("xtook", msg.Took.String())
+		}
+		return m
+	case cluster.AskResources:
+		return message.New("ask_resources").Add("rsc_hold", msg.Set.String()).Add("info", msg.Info)
+	case cluster.HBTakeover:
+		return message.New("hb_takeover").Add("rsc_hold", msg.Set.String())
+	case cluster.IPRequest:
+		return message.New("ip-request").Add("ipaddr", msg.Key)
+	case cluster.IPRequestResp:
+		m := message.New("ip-request-resp").Add("dest", msg.Dest).Add("ipaddr", msg.Key).Add("weown", yesNo(msg.WeOwn))
+		if msg.OK {
+			m.Add("ok", "OK")
+		} else {
+			m.Add("ok", "failed")
+		}
+		return m
+	case cluster.Shutdone:
+		return message.New("shutdone").Add("st", "dead")
+	case cluster.Stonith:
+		return message.New("stonith").Add("node", msg.Node).Add("result", msg.Result)
+	case cluster.Other:
+		m := &message.Message{}
+		for _, f := range msg.Fields {
+			m.Add(f[0], f[1])
+		}
+		return m
+	}
+	return message.New("unknown")
+}
+
+func encodeStatus(msg cluster.Status, flow bool) *message.Message {
+	m := message.New("status").Add("st", msg.State).Add("dt", strconv.FormatInt(msg.Dt.Milliseconds(), 16))
+	if flow {
+		m.Add("protocol", "1")
+	}
+	if !msg.New {
+		return m
+	}
+	m.Add("x", "1").Add("xcap", capabilities)
+	if msg.Digest != "" {
+		m.Add("xcfg", msg.Digest)
+	}
+	if len(msg.Hears) > 0 {
+		m.Add("xlinks", strings.Join(msg.Hears, " "))
+	}
+	if ms := msg.Lateness.Milliseconds(); ms > 0 {
+		m.Add("xlate", strconv.FormatInt(ms, 10))
+	}
+	return m
+}
+
+// Decode reads a verified message. It returns false for one whose type is
+// known but whose fields make no sense.
+func Decode(m *message.Message) (cluster.Message, bool) {
+	switch typ := m.Type(); typ {
+	case "status":
+		return decodeStatus(m)
+	case "reqnodes":
+		return cluster.ReqNodes{Dest: m.Get("dest")}, true
+	case "repnodes":
+		return cluster.RepNodes{Dest: m.Get("dest"), Nodes: strings.Fields(m.Get("nodelist")), Removed: strings.Fields(m.Get("delnodelist"))}, true
+	case "starting":
+		return cluster.Starting{}, true
+	case "resource":
+		return decodeResource(m)
+	case "ask_resources":
+		set, ok := cluster.ParseSet(m.Get("rsc_hold"))
+		return cluster.AskResources{Set: set, Info: m.Get("info")}, ok
+	case "hb_takeover":
+		word := m.Get("rsc_hold")
+		if word == "" {
+			word = "all"
+		}
+		set, ok := cluster.ParseSet(word)
+		return cluster.HBTakeover{Set: set}, ok
+	case "ip-request":
+		return cluster.IPRequest{Key: m.Get("ipaddr")}, m.Get("ipaddr") != ""
+	case "ip-request-resp":
+		return cluster.IPRequestResp{Dest: m.Get("dest"), Key: m.Get("ipaddr"), WeOwn: m.Get("weown") == "yes", OK: m.Get("ok") == "OK"}, m.Get("ipaddr") != ""
+	case "shutdone":
+		return cluster.Shutdone{}, true
+	case "stonith":
+		return cluster.Stonith{Node: m.Get("node"), Result: m.Get("result")}, true
+	default:
+		other := cluster.Other{Type: typ}
+		for _, f := range m.Fields {
+			if f.Type == message.FieldString {
+				other.Fields = append(other.Fields, [2]string{f.Name, f.Value})
+			}
+		}
+		return other, typ != ""
+	}
+}
+
+func decodeStatus(m *message.Message) (cluster.Message, bool) {
+	s := cluster.Status{State: m.Get("st"), New: m.Get("x") == "1"}
+	if s.State == "" {
+		return nil, false
+	}
+	if dt, err := strconv.ParseUint(m.Get("dt"), 16, 40); err == nil {
+		s.Dt = time.Duration(dt) * time.Millisecond
+	}
+	if s.New {
+		s.Digest = m.Get("xcfg")
+		s.Hears = strings.Fields(m.Get("xlinks"))
+		if late, err := strconv.ParseUint(m.Get("xlate"), 10, 40); err == nil {
+			s.Lateness = time.Duration(late) * time.Millisecond
+		}
+	}
+	return s, true
+}
+
+func decodeResource(m *message.Message) (cluster.Message, bool) {
+	hold, ok := cluster.ParseSet(m.Get("rsc_hold"))
+	if !ok {
+		return nil, false
+	}
+	r := cluster.Resource{Hold: hold, Full: m.Get("rtype") == "full", Info: m.Get("info")}
+	switch m.Get("isstable") {
+	case "1":
+		r.Stable = cluster.Yes
+	case "0":
+		r.Stable = cluster.No
+	}
+	r.Took, _ = cluster.ParseSet(m.Get("xtook"))
+	return r, true
+}
+
+// nameList writes names as the original does: each followed by a blank, and a
+// single blank when there is none.
+func nameList(names []string) string {
+	if len(names) == 0 {
+		return " "
+	}
+	return strings.Join(names, " ") + " "
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}

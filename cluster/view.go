@@ -1,0 +1,168 @@
+package cluster
+
+import (
+	"fmt"
+	"time"
+)
+
+// View is what the machine shows of itself: for the control API, cl_status and
+// tests. It shares no memory with the machine.
+type View struct {
+	Self       string
+	Generation uint64
+	Local      string // own status word: init, up, active
+	CommUp     bool
+	Nodes      []NodeView // configuration order, ourselves included, ping nodes last
+	Mine       Set
+	Theirs     Set
+	Phase      string // INIT … SHUTDOWN
+	StandbyNow string // "", or what the running standby is doing
+	Stable     bool
+	Managed    string // auto_failback word
+	Groups     []GroupView
+	Next       TimerView // what happens next if nothing is heard
+	Warnings   []string
+	Last       Record // last change of ownership
+	LastAt     Instant
+}
+
+// NodeView is one node of the cluster.
+type NodeView struct {
+	Name       string
+	Ping       bool
+	State      string // init, up, active, dead, ping
+	Old        bool   // speaks 3.0.6's protocol only
+	Generation uint64
+	Deadtime   time.Duration
+	HeardAt    Instant // last status; zero when never
+	Links      []LinkView
+}
+
+// LinkView is one path to a node.
+type LinkView struct {
+	Name    string
+	Up      bool
+	HeardAt Instant
+	// OneWay: the node says that it does not hear us here, or we do not hear
+	// it while it hears us.
+	OneWay bool
+}
+
+// GroupView is one resource group.
+type GroupView struct {
+	Key       string
+	Preferred string
+	// Owner is the node that runs it as far as we know; empty when nobody.
+	Owner string
+	// State is "running", "starting", "stopping", "stopped", "failed".
+	State  string
+	Since  Instant
+	Reason string
+	Err    string
+}
+
+// TimerView is a deadline that the machine waits for.
+type TimerView struct {
+	At   Instant
+	What string
+}
+
+// View shows the machine's state as of its last step.
+func (m *Machine) View() View {
+	v := View{
+		Self: m.cfg.Self, Local: m.st.Local, CommUp: m.st.CommUp,
+		Mine: m.st.Mine, Theirs: m.st.Theirs, Phase: m.st.Phase.String(),
+		Stable: m.st.CommUp && m.stable(), Managed: m.cfg.Failback.String(),
+		Last: m.st.LastChange, LastAt: m.st.LastChangeAt,
+	}
+	switch m.st.Standby {
+	case StandbyMe:
+		v.StandbyNow = fmt.Sprintf("giving up %s resources", m.st.StandbySet)
+	case StandbyOther:
+		v.StandbyNow = fmt.Sprintf("%s is giving up %s resources", m.st.StandbyFrom, m.st.StandbySet)
+	case StandbyDone:
+		v.StandbyNow = "the released resources are being taken"
+	}
+	for i := range m.st.Nodes {
+		v.Nodes = append(v.Nodes, m.nodeView(&m.st.Nodes[i]))
+	}
+	for i, g := range m.cfg.Groups {
+		v.Groups = append(v.Groups, m.groupView(g, &m.st.Groups[i]))
+	}
+	m.timers(func(t timer) {
+		// The keepalive is always next; people want to know what else is.
+		if t.On && t.At != m.st.Beat.At && (v.Next.What == "" || t.At < v.Next.At) {
+			v.Next = TimerView{t.At, t.What}
+		}
+	})
+	v.Warnings = m.warnings()
+	return v
+}
+
+func (m *Machine) nodeView(n *node) NodeView {
+	v := NodeView{
+		Name: n.Name, Ping: n.Ping, State: n.State, Generation: n.Generation, Deadtime: m.patience(n),
+		Old: !n.Ping && n.Heard && !n.New,
+	}
+	if n.Heard {
+		v.HeardAt = n.HeardAt
+	}
+	for _, l := range n.Links {
+		v.Links = append(v.Links, LinkView(l))
+	}
+	return v
+}
+
+func (m *Machine) groupView(g Group, s *groupState) GroupView {
+	v := GroupView{Key: g.Key, Preferred: g.Node, State: s.State, Since: s.Since, Reason: s.Reason, Err: s.Err}
+	set := m.setOf(g)
+	switch {
+	case s.State == "running" || s.State == "starting" || s.State == "stopping" || s.State == "failed" && (s.Stuck || m.st.Mine.Has(set)):
+		v.Owner = m.cfg.Self
+	case m.st.Theirs.Has(set.Mirror()):
+		m.peers(func(n *node) {
+			if n.alive() {
+				v.Owner, v.State = n.Name, "running"
+			}
+		})
+	}
+	if v.State == "" {
+		v.State = "stopped"
+	}
+	return v
+}
+
+// warnings are standing conditions that an administrator should know of.
+func (m *Machine) warnings() (w []string) {
+	if len(m.cfg.Links) < 2 {
+		w = append(w, "only one medium between the nodes: when it fails, each node holds the other for dead; add a second one to ha.cf")
+	}
+	if !m.cfg.Stonith {
+		w = append(w, "no stonith device: shared disks are not protected against both nodes writing")
+	}
+	m.peers(func(n *node) {
+		if n.New && n.Digest != m.cfg.Digest && n.Digest != "" {
+			w = append(w, fmt.Sprintf("%s has other haresources, timing or keys than this node: compare the files", n.Name))
+		}
+		for _, l := range n.Links {
+			if l.OneWay {
+				w = append(w, fmt.Sprintf("link %s:%s works in one direction only", n.Name, l.Name))
+			}
+			if n.alive() && !l.Up {
+				w = append(w, fmt.Sprintf("link %s:%s is dead", n.Name, l.Name))
+			}
+		}
+	})
+	for _, t := range m.st.Troubles {
+		w = append(w, fmt.Sprintf("%s cannot send: %s", t.Link, t.Err))
+	}
+	for i, g := range m.cfg.Groups {
+		switch s := &m.st.Groups[i]; {
+		case s.State == "failed" && s.Stuck:
+			w = append(w, fmt.Sprintf("group %s could not be stopped here: %s", g.Key, s.Err))
+		case s.State == "failed":
+			w = append(w, fmt.Sprintf("group %s could not be started here: %s", g.Key, s.Err))
+		}
+	}
+	return w
+}
