@@ -56,18 +56,24 @@ func (l *Lines) Next(data []byte) (message []byte, n int) {
 		}
 		l.text = append(l.text, c)
 		line := l.text[l.line:]
-		switch {
-		case string(line) == ">>>":
+		if string(line) == ">>>" {
 			if l.collecting {
 				l.Discarded++
 			}
 			l.text = append(l.text[:0], classicStart...)
 			l.line = len(l.text)
 			l.collecting, l.skipping = true, true
-		case l.collecting && len(l.text) >= bytesMax:
+			continue
+		}
+		if l.collecting && len(l.text) >= bytesMax {
+			// The line stays: it may be the begin of the next message.
 			l.Discarded++
-			l.leave()
-			l.skipping = c != '\n'
+			l.text = l.text[:copy(l.text, line)]
+			l.line = 0
+			l.collecting = false
+			line = l.text
+		}
+		switch {
 		case l.collecting && string(line) == "<<<":
 			l.text = append(l.text, '\n')
 			l.done = true
