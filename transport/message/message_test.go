@@ -306,6 +306,7 @@ func TestRefused(t *testing.T) {
 		{"classic without the last newline", bytes.TrimSuffix(sealClassic(r, "a=b\n"), []byte("\n")), 0},
 		{"classic, auth in front", []byte(">>>\nauth=" + string(r.outbound.appendAuth(nil, []byte("a=b\nc=d\n"))) + "\na=b\nc=d\n<<<\n"), 0},
 		{"classic, auth between", []byte(">>>\na=b\nauth=" + string(r.outbound.appendAuth(nil, []byte("a=b\nc=d\n"))) + "\nc=d\n<<<\n"), 0},
+		{"classic, the first auth counts", []byte(">>>\nauth=" + string(r.outbound.appendAuth(nil, []byte("a=b\n"))) + "\na=b\nauth=1 0\n<<<\n"), 0},
 		{"classic, most fields", sealClassic(r, manyLines), 0},
 		{"classic, one field too many", sealClassic(r, manyLines+"a=b\n"), ReasonTooManyFields},
 		{"classic, empty", []byte(">>>\n<<<\n"), ReasonMalformed},
