@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -247,4 +249,43 @@ func Load(cores int) (stop func(), err error) {
 		})
 	}
 	return stop, nil
+}
+
+// Flood sends so many UDP packets of garbage, of all sizes, from the client to
+// a port, at about so many a second, and returns when they are out.
+func (l *Lab) Flood(ctx context.Context, to netip.Addr, port uint16, packets, perSecond int) error {
+	var conn net.Conn
+	err := l.client.do(func() (err error) {
+		conn, err = net.Dial("udp", netip.AddrPortFrom(to, port).String())
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("flood %s: %w", to, err)
+	}
+	defer conn.Close()
+	random := rand.New(rand.NewPCG(1, 2))
+	buf := make([]byte, 1400)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for sent := 0; sent < packets; {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		for range perSecond / 100 {
+			b := buf[:random.IntN(len(buf))]
+			for i := range b {
+				b[i] = byte(random.Uint32())
+			}
+			if random.IntN(2) == 0 {
+				// Half of them begin as a message does, and go wrong later.
+				copy(b, "###\nt=status\nst=active\nsrc=n2\nseq=1\nauth=1 ")
+			}
+			// A refused packet (nobody listens) is flood enough.
+			_, _ = conn.Write(b)
+			sent++
+		}
+	}
+	return nil
 }
