@@ -1,0 +1,322 @@
+package udp
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// refreshPause is the least time between two looks at the interfaces: a
+	// takeover of hundreds of addresses reports hundreds of changes.
+	refreshPause = 100 * time.Millisecond
+	// retryPause is the time to the next look while something could not be set
+	// up.
+	retryPause = time.Second
+	// refreshInterval is the time between looks when nothing was reported:
+	// reports can get lost. Names are resolved anew as often.
+	refreshInterval = time.Minute
+	// resolveTimeout bounds one look-up, resolveWait how long Open waits for
+	// the first of them.
+	resolveTimeout = 10 * time.Second
+	resolveWait    = 2 * time.Second
+)
+
+// set is what one Open opened: it keeps all media in step with their
+// interfaces.
+type set struct {
+	in func(func() error) error
+	// asks is a socket for questions about interfaces, changes one on which
+	// the kernel reports that something about them changed.
+	asks, changes *os.File
+	media         []*medium
+	receivers     []*receiver
+
+	kick chan struct{} // of capacity 1: a look is due
+	ctx  context.Context
+	stop context.CancelFunc
+	work sync.WaitGroup
+
+	mu   sync.Mutex
+	open int // media not yet closed
+}
+
+// newSet opens the set's own two sockets.
+func newSet(in func(func() error) error) (*set, error) {
+	s := &set{in: in, kick: make(chan struct{}, 1)}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	err := in(func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open socket for interface questions: %w", err)
+		}
+		s.asks = os.NewFile(uintptr(fd), "interface questions")
+		fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+		if err != nil {
+			return fmt.Errorf("open netlink socket: %w", err)
+		}
+		s.changes = os.NewFile(uintptr(fd), "interface changes")
+		if err := unix.Bind(fd, &unix.SockaddrNetlink{
+			Family: unix.AF_NETLINK,
+			Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR,
+		}); err != nil {
+			return fmt.Errorf("subscribe to interface changes: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		s.closeAll()
+		return nil, err
+	}
+	return s, nil
+}
+
+// start sets the media up for the first time and begins to follow the
+// interfaces. The goroutines end with the last medium's Close.
+func (s *set) start() {
+	s.open = len(s.media)
+	resolved := make(chan struct{}, len(s.media))
+	names := 0
+	for _, m := range s.media {
+		if m.names != nil {
+			names++
+			s.work.Go(func() { s.resolve(m, resolved) })
+		}
+	}
+	late := time.After(resolveWait)
+wait:
+	for range names {
+		select {
+		case <-resolved:
+		case <-late:
+			break wait
+		}
+	}
+	complete := s.refresh()
+	s.work.Go(s.watch)
+	s.work.Go(func() { s.follow(complete) })
+}
+
+// wake asks for a look at the interfaces soon.
+func (s *set) wake() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+// watch turns reports of the kernel into wake-ups. What they say is not read:
+// the look tells, and it also follows when reports were lost (ENOBUFS).
+func (s *set) watch() {
+	buf := make([]byte, 4096)
+	for {
+		_, err := s.changes.Read(buf)
+		if s.ctx.Err() != nil {
+			return
+		}
+		s.wake()
+		if err != nil {
+			select {
+			case <-s.ctx.Done():
+				return
+			case <-time.After(refreshPause):
+			}
+		}
+	}
+}
+
+// follow looks at the interfaces whenever there is a reason.
+func (s *set) follow(complete bool) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		if complete {
+			timer.Reset(refreshInterval)
+		} else {
+			timer.Reset(retryPause)
+		}
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-s.kick:
+		case <-timer.C:
+		}
+		complete = s.refresh()
+		timer.Reset(refreshPause)
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+// refresh makes everything fit the interfaces as they are; false when something
+// must be tried again.
+func (s *set) refresh() bool {
+	complete := true
+	looked := make(map[string]netif)
+	look := func(name string) netif {
+		i, ok := looked[name]
+		if !ok {
+			i = s.look(name)
+			looked[name] = i
+		}
+		return i
+	}
+	_ = s.in(func() error {
+		for _, r := range s.receivers {
+			if r.isClosed() {
+				continue
+			}
+			complete = r.follow(look(r.spec.Interface)) == nil && complete
+		}
+		for _, m := range s.media {
+			if m.isClosed() {
+				continue
+			}
+			complete = m.follow(look(m.spec.Interface)) == nil && complete
+		}
+		return nil
+	})
+	return complete
+}
+
+// resolve keeps the address of a unicast medium whose peer is given by name.
+// It is the only place that waits for a name service.
+func (s *set) resolve(m *medium, first chan<- struct{}) {
+	network := "ip4"
+	if m.spec.family() == unix.AF_INET6 {
+		network = "ip6"
+	}
+	pause := retryPause
+	for {
+		ctx, cancel := context.WithTimeout(s.ctx, resolveTimeout)
+		addrs, err := net.DefaultResolver.LookupNetIP(ctx, network, m.spec.Addr)
+		cancel()
+		if err == nil && len(addrs) > 0 {
+			addr := addrs[0].Unmap()
+			if old := m.peer.Swap(&addr); old == nil || *old != addr {
+				s.wake()
+			}
+			pause = refreshInterval
+		} else {
+			// An address once known stays in use: it is likelier right than none.
+			pause = min(2*pause, refreshInterval)
+		}
+		if first != nil {
+			first <- struct{}{}
+			first = nil
+		}
+		// A failed Send calls for an earlier look-up, but not for a flood.
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-time.After(retryPause):
+		}
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-m.names:
+			pause = retryPause
+		case <-time.After(pause):
+		}
+	}
+}
+
+// release ends the set with its last medium.
+func (s *set) release() {
+	s.mu.Lock()
+	s.open--
+	last := s.open == 0
+	s.mu.Unlock()
+	if last {
+		s.stop()
+		s.changes.Close()
+		s.work.Wait()
+		s.asks.Close()
+	}
+}
+
+// closeAll undoes an Open that failed half way.
+func (s *set) closeAll() {
+	s.stop()
+	for _, m := range s.media {
+		if m.out != nil {
+			m.out.Close()
+		}
+	}
+	for _, r := range s.receivers {
+		r.socket.Close()
+	}
+	for _, file := range []*os.File{s.asks, s.changes} {
+		if file != nil {
+			file.Close()
+		}
+	}
+}
+
+// netif is an interface as it is now; index 0 when it does not exist.
+type netif struct {
+	index     int
+	broadcast netip.Addr
+}
+
+// look asks the kernel about an interface.
+func (s *set) look(name string) netif {
+	var i netif
+	raw, err := s.asks.SyscallConn()
+	if err != nil {
+		return i
+	}
+	_ = raw.Control(func(fd uintptr) {
+		request, err := unix.NewIfreq(name)
+		if err != nil {
+			return
+		}
+		if unix.IoctlIfreq(int(fd), unix.SIOCGIFINDEX, request) != nil {
+			return
+		}
+		i.index = int(request.Uint32())
+		i.broadcast = broadcastAddress(int(fd), name)
+	})
+	return i
+}
+
+// broadcastAddress is the broadcast address of an interface. When none was set
+// (iproute2 sets none unless told to) it follows from address and mask; where
+// there is none, or no address at all, the limited broadcast address still
+// reaches everybody on the wire.
+func broadcastAddress(fd int, name string) netip.Addr {
+	limited := netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	ask := func(what uint) (addr [4]byte, ok bool) {
+		request, err := unix.NewIfreq(name)
+		if err != nil || unix.IoctlIfreq(fd, what, request) != nil {
+			return addr, false
+		}
+		in, err := request.Inet4Addr()
+		if err != nil {
+			return addr, false
+		}
+		copy(addr[:], in)
+		return addr, true
+	}
+	if broadcast, ok := ask(unix.SIOCGIFBRDADDR); ok && broadcast != [4]byte{} {
+		return netip.AddrFrom4(broadcast)
+	}
+	addr, haveAddr := ask(unix.SIOCGIFADDR)
+	mask, haveMask := ask(unix.SIOCGIFNETMASK)
+	if !haveAddr || !haveMask || mask[3] >= 0xfe {
+		return limited // no address, or a network of one or two (RFC 3021)
+	}
+	for k := range addr {
+		addr[k] |= ^mask[k]
+	}
+	return netip.AddrFrom4(addr)
+}
