@@ -69,7 +69,13 @@ type Cluster struct {
 	Authkeys string
 }
 
-func ms(d time.Duration) string { return fmt.Sprintf("%dms", d.Milliseconds()) }
+// span writes a time as ha.cf has it: whole seconds without a unit.
+func span(d time.Duration) string {
+	if d%time.Second == 0 {
+		return fmt.Sprint(int(d / time.Second))
+	}
+	return fmt.Sprintf("%dms", d.Milliseconds())
+}
 
 // HaCf is the cluster's ha.cf.
 func (c Cluster) HaCf() string {
@@ -87,15 +93,15 @@ func (c Cluster) HaCf() string {
 		media = []string{"ucast eth1 10.78.0.1", "ucast eth1 10.78.0.2"}
 	}
 	lines := []string{"logfile /var/log/ha-log", "debugfile /var/log/ha-debug", "logfacility none",
-		"keepalive " + ms(c.Keepalive), "deadtime " + ms(c.Deadtime), "warntime " + ms(warn), "initdead " + ms(init), "udpport 694"}
+		"keepalive " + span(c.Keepalive), "deadtime " + span(c.Deadtime), "warntime " + span(warn), "initdead " + span(init), "udpport 694"}
 	lines = append(lines, media...)
 	lines = append(lines, "auto_failback "+failback, "node n1 n2")
 	lines = append(lines, c.Extra...)
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// haresources is the cluster's file of that name.
-func (c Cluster) haresources() string {
+// HaResources is the cluster's file of that name.
+func (c Cluster) HaResources() string {
 	if c.Haresources != "" {
 		return c.Haresources
 	}
@@ -114,7 +120,8 @@ func (c Cluster) haresources() string {
 	return b.String() + "\n"
 }
 
-func (c Cluster) authkeys() string {
+// AuthKeys is the cluster's file authkeys.
+func (c Cluster) AuthKeys() string {
 	if c.Authkeys != "" {
 		return c.Authkeys
 	}
@@ -209,7 +216,7 @@ func (h *Heartbeat) Configure(n *Node, c Cluster) error {
 	if err := os.MkdirAll(n.Path("/var/lib/heartbeat/cores/root"), 0o755); err != nil {
 		return err
 	}
-	for name, text := range map[string]string{"ha.cf": c.HaCf(), "haresources": c.haresources(), "authkeys": c.authkeys()} {
+	for name, text := range map[string]string{"ha.cf": c.HaCf(), "haresources": c.HaResources(), "authkeys": c.AuthKeys()} {
 		if err := n.Write("/etc/ha.d/"+name, text, 0o600); err != nil {
 			return err
 		}

@@ -223,8 +223,8 @@ func (l *Lab) ClientCommand(ctx context.Context, argv ...string) (cmd *exec.Cmd,
 // Wait polls a condition until it holds. On expiry of the limit the error says
 // what was awaited and the last reason why it did not hold.
 func Wait(ctx context.Context, limit time.Duration, what string, cond func() (bool, string)) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
+	expired := time.NewTimer(limit)
+	defer expired.Stop()
 	for {
 		ok, why := cond()
 		if ok {
@@ -232,7 +232,9 @@ func Wait(ctx context.Context, limit time.Duration, what string, cond func() (bo
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s: not within %v: %s", what, limit, why)
+			return fmt.Errorf("wait until %s: %w", what, ctx.Err())
+		case <-expired.C:
+			return fmt.Errorf("wait until %s: not within %v: %s", what, limit, why)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
