@@ -3,7 +3,6 @@ package udp
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"sync"
@@ -20,12 +19,10 @@ const (
 	// up.
 	retryPause = time.Second
 	// refreshInterval is the time between looks when nothing was reported:
-	// reports can get lost. Names are resolved anew as often.
+	// reports can get lost.
 	refreshInterval = time.Minute
-	// resolveTimeout bounds one look-up, resolveWait how long Open waits for
-	// the first of them.
-	resolveTimeout = 10 * time.Second
-	resolveWait    = 2 * time.Second
+	// resolveWait is how long Open waits for the peers' names.
+	resolveWait = 2 * time.Second
 )
 
 // set is what one Open opened: it keeps all media in step with their
@@ -81,21 +78,11 @@ func newSet(in func(func() error) error) (*set, error) {
 // interfaces. The goroutines end with the last medium's Close.
 func (s *set) start() {
 	s.open = len(s.media)
-	resolved := make(chan struct{}, len(s.media))
-	names := 0
+	ctx, cancel := context.WithTimeout(s.ctx, resolveWait)
+	defer cancel()
 	for _, m := range s.media {
-		if m.names != nil {
-			names++
-			s.work.Go(func() { s.resolve(m, resolved) })
-		}
-	}
-	late := time.After(resolveWait)
-wait:
-	for range names {
-		select {
-		case <-resolved:
-		case <-late:
-			break wait
+		if m.peer != nil {
+			m.peer.Wait(ctx)
 		}
 	}
 	complete := s.refresh()
@@ -188,48 +175,6 @@ func (s *set) refresh() bool {
 	return complete
 }
 
-// resolve keeps the address of a unicast medium whose peer is given by name.
-// It is the only place that waits for a name service.
-func (s *set) resolve(m *medium, first chan<- struct{}) {
-	network := "ip4"
-	if m.spec.family() == unix.AF_INET6 {
-		network = "ip6"
-	}
-	pause := retryPause
-	for {
-		ctx, cancel := context.WithTimeout(s.ctx, resolveTimeout)
-		addrs, err := net.DefaultResolver.LookupNetIP(ctx, network, m.spec.Addr)
-		cancel()
-		if err == nil && len(addrs) > 0 {
-			addr := addrs[0].Unmap()
-			if old := m.peer.Swap(&addr); old == nil || *old != addr {
-				s.wake()
-			}
-			pause = refreshInterval
-		} else {
-			// An address once known stays in use: it is likelier right than none.
-			pause = min(2*pause, refreshInterval)
-		}
-		if first != nil {
-			first <- struct{}{}
-			first = nil
-		}
-		// A failed Send calls for an earlier look-up, but not for a flood.
-		select {
-		case <-s.ctx.Done():
-			return
-		case <-time.After(retryPause):
-		}
-		select {
-		case <-s.ctx.Done():
-			return
-		case <-m.names:
-			pause = retryPause
-		case <-time.After(pause):
-		}
-	}
-}
-
 // release ends the set with its last medium.
 func (s *set) release() {
 	s.mu.Lock()
@@ -250,6 +195,9 @@ func (s *set) closeAll() {
 	for _, m := range s.media {
 		if m.out != nil {
 			m.out.Close()
+		}
+		if m.peer != nil {
+			m.peer.Close()
 		}
 	}
 	for _, r := range s.receivers {

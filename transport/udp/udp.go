@@ -129,10 +129,8 @@ type medium struct {
 	set  *set
 	out  *datagram.Socket
 	in   *receiver
-	// peer is the address of a unicast medium; nil until its name is resolved.
-	peer atomic.Pointer[netip.Addr]
-	// names wakes the resolver after a failed Send; nil when Addr is no name.
-	names chan struct{}
+	// peer is that of a unicast medium, else nil.
+	peer *datagram.Peer
 	// target is where Send sends; never nil.
 	target atomic.Pointer[target]
 	// index is the interface that the sending socket is bound to. Owned by the
@@ -223,13 +221,11 @@ func (m *medium) open(receivers map[string]*receiver, inherited Inherited) error
 	}
 	m.in.join(m)
 
-	if !strings.HasPrefix(m.spec.Kind, "ucast") {
-		return nil
-	}
-	if addr, err := netip.ParseAddr(m.spec.Addr); err == nil {
-		m.peer.Store(&addr)
-	} else {
-		m.names = make(chan struct{}, 1)
+	switch m.spec.Kind {
+	case "ucast":
+		m.peer = datagram.NewPeer(m.spec.Addr, "ip4", m.set.wake)
+	case "ucast6":
+		m.peer = datagram.NewPeer(m.spec.Addr, "ip6", m.set.wake)
 	}
 	return nil
 }
@@ -307,11 +303,10 @@ func (m *medium) destination(i netif) (netip.Addr, unix.Sockaddr, error) {
 	case m.spec.multicast():
 		addr = netip.MustParseAddr(m.spec.Addr)
 	default:
-		peer := m.peer.Load()
-		if peer == nil {
+		var ok bool
+		if addr, ok = m.peer.Addr(); !ok {
 			return addr, nil, fmt.Errorf("name %s is not resolved yet", m.spec.Addr)
 		}
-		addr = *peer
 	}
 	if addr.Is4() {
 		return addr, &unix.SockaddrInet4{Port: m.spec.Port, Addr: addr.As4()}, nil
@@ -351,11 +346,8 @@ func (m *medium) Send(packet []byte) error {
 	}
 	m.sendErrors.Add(1)
 	m.set.wake()
-	if m.names != nil {
-		select {
-		case m.names <- struct{}{}:
-		default:
-		}
+	if m.peer != nil {
+		m.peer.Retry()
 	}
 	return err
 }
@@ -404,8 +396,8 @@ func (m *medium) Stats() transport.Stats {
 // Banner implements transport.Announced.
 func (m *medium) Banner() []string {
 	peer := m.spec.Addr
-	if addr := m.peer.Load(); addr != nil {
-		peer = addr.String()
+	if m.peer != nil {
+		peer = m.peer.String()
 	}
 	return m.spec.banner(peer)
 }
@@ -417,6 +409,9 @@ func (m *medium) Close() error {
 		close(m.closed)
 		m.in.leave(m)
 		err = m.out.Close()
+		if m.peer != nil {
+			m.peer.Close()
+		}
 		m.set.release()
 	})
 	return err
