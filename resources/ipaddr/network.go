@@ -1,0 +1,620 @@
+package ipaddr
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// cacheFor is how long the look of a link and the list of routes are believed:
+	// long enough that a group of hundreds of addresses asks once, short enough
+	// that nobody waits for it.
+	cacheFor = 200 * time.Millisecond
+	// kernelPatience bounds one netlink request.
+	kernelPatience = 5 * time.Second
+	// dumpTries is how often a dump that the kernel calls inconsistent is repeated
+	// before its result is used as it is.
+	dumpTries = 5
+	// watchBufferBytes holds the notices of some ten thousand changes.
+	watchBufferBytes = 4 << 20
+	// retryAfter is the pause before a failed attempt on an address is repeated,
+	// and between two repairs of the same one.
+	retryAfter = time.Second
+	// quietFor is the pause between log lines on an address that is fought over.
+	quietFor = time.Minute
+	// paceAddresses are announced at a time, pacePause apart, when many are due at
+	// once: switches drop broadcast storms.
+	paceAddresses = 64
+	pacePause     = 5 * time.Millisecond
+	// together is the slack within which announcements are sent in one go.
+	together = 20 * time.Millisecond
+)
+
+// iface is what an address must know of its link.
+type iface struct {
+	index int
+	name  string
+	mac   net.HardwareAddr // nil where announcements make no sense
+	up    bool
+}
+
+// network is the machine's addresses and links as this process uses them: one
+// netlink handle, one packet socket per interface, one goroutine that watches for
+// removals and one that announces. Everything is opened at the first use; it
+// lasts as long as the process.
+type network struct {
+	o Options
+
+	openMu sync.Mutex
+	h      *netlink.Handle // nil until opened
+	// six is a second socket, for the one request that the library has not.
+	six map[int]*nl.SocketHandle
+
+	mu      sync.Mutex
+	links   map[string]cached[iface]
+	routes  map[int]cached[[]netlink.Route] // by family
+	promote map[int]bool                    // by index: deleting a primary keeps its secondaries
+	senders map[int]*sender
+	owned   map[netip.Addr][]*address
+	wakeAt  time.Time     // when tendAll looks next without being asked
+	wake    chan struct{} // capacity 1: something is due earlier than that
+}
+
+type cached[T any] struct {
+	value T
+	at    time.Time
+}
+
+func newNetwork(o Options) *network {
+	return &network{
+		o:       o,
+		links:   make(map[string]cached[iface]),
+		routes:  make(map[int]cached[[]netlink.Route]),
+		promote: make(map[int]bool),
+		senders: make(map[int]*sender),
+		owned:   make(map[netip.Addr][]*address),
+		wake:    make(chan struct{}, 1),
+	}
+}
+
+// open connects to the kernel in the network namespace of the calling thread.
+func (n *network) open() error {
+	n.openMu.Lock()
+	defer n.openMu.Unlock()
+	if n.h != nil {
+		return nil
+	}
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	if err := h.SetSocketTimeout(kernelPatience); err != nil {
+		h.Close()
+		return fmt.Errorf("netlink time limit: %w", err)
+	}
+	socket, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
+	if err != nil {
+		h.Close()
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	patience := unix.NsecToTimeval(kernelPatience.Nanoseconds())
+	if err := socket.SetReceiveTimeout(&patience); err != nil {
+		h.Close()
+		socket.Close()
+		return fmt.Errorf("netlink time limit: %w", err)
+	}
+	// Before the first address is added, so that no removal can be missed.
+	updates, done, err := subscribe()
+	if err != nil {
+		h.Close()
+		socket.Close()
+		return err
+	}
+	n.h, n.six = h, map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}
+	go n.watch(updates, done)
+	go n.tendAll()
+	return nil
+}
+
+// link looks an interface up, through the cache.
+func (n *network) link(name string) (iface, error) {
+	n.mu.Lock()
+	known, ok := n.links[name]
+	n.mu.Unlock()
+	if ok && time.Since(known.at) < cacheFor {
+		return known.value, nil
+	}
+	return n.linkNow(name)
+}
+
+func (n *network) linkNow(name string) (iface, error) {
+	l, err := n.h.LinkByName(name)
+	if err != nil {
+		if _, gone := errors.AsType[netlink.LinkNotFoundError](err); gone {
+			err = unix.ENODEV
+		}
+		n.mu.Lock()
+		delete(n.links, name)
+		n.mu.Unlock()
+		return iface{}, fmt.Errorf("interface %s: %w", name, err)
+	}
+	found := ifaceOf(l)
+	n.mu.Lock()
+	n.links[name] = cached[iface]{found, time.Now()}
+	n.mu.Unlock()
+	return found, nil
+}
+
+func ifaceOf(l netlink.Link) iface {
+	attrs := l.Attrs()
+	found := iface{index: attrs.Index, name: attrs.Name, up: attrs.Flags&net.FlagUp != 0}
+	silent := attrs.Flags&net.FlagLoopback != 0 || attrs.RawFlags&unix.IFF_NOARP != 0
+	if !silent && len(attrs.HardwareAddr) == 6 {
+		found.mac = attrs.HardwareAddr
+	}
+	return found
+}
+
+// place is where an address goes: the blanks of its spec filled in.
+type place struct {
+	link   iface
+	prefix netip.Prefix
+}
+
+// find fills the blanks of a spec in: interface and prefix length come from the
+// most specific route that reaches the address without a gateway.
+func (n *network) find(s spec) (place, error) {
+	var p place
+	var err error
+	if s.nic != "" {
+		if p.link, err = n.link(s.nic); err != nil {
+			return p, err
+		}
+		if s.label != "" && !strings.HasPrefix(s.label, p.link.name+":") {
+			return p, fmt.Errorf("label %s does not belong to interface %s", s.label, p.link.name)
+		}
+		if s.bits >= 0 {
+			p.prefix = netip.PrefixFrom(s.addr, s.bits)
+			return p, nil
+		}
+	}
+	route, err := n.connected(s.addr, p.link.index)
+	if err != nil {
+		return p, err
+	}
+	if s.nic == "" {
+		l, err := n.h.LinkByIndex(route.LinkIndex)
+		if err != nil {
+			return p, fmt.Errorf("interface %d of the route to %v: %w", route.LinkIndex, s.addr, err)
+		}
+		p.link = ifaceOf(l)
+	}
+	bits := s.bits
+	if bits < 0 {
+		bits, _ = route.Dst.Mask.Size()
+	}
+	p.prefix = netip.PrefixFrom(s.addr, bits)
+	return p, nil
+}
+
+// connected is the longest route to addr that needs no gateway, on the interface
+// with that index if it is not 0. A list older than the question is not trusted to
+// say "none".
+func (n *network) connected(addr netip.Addr, index int) (netlink.Route, error) {
+	family := netlink.FAMILY_V4
+	if addr.Is6() {
+		family = netlink.FAMILY_V6
+	}
+	n.mu.Lock()
+	known, ok := n.routes[family]
+	n.mu.Unlock()
+	if ok && time.Since(known.at) < cacheFor {
+		if best := longest(known.value, addr, index); best != nil {
+			return *best, nil
+		}
+	}
+	at := time.Now()
+	routes, err := dump(func() ([]netlink.Route, error) {
+		return n.h.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	})
+	if err != nil {
+		return netlink.Route{}, fmt.Errorf("list routes: %w", err)
+	}
+	n.mu.Lock()
+	n.routes[family] = cached[[]netlink.Route]{routes, at}
+	n.mu.Unlock()
+	best := longest(routes, addr, index)
+	if best == nil {
+		where := ""
+		if index != 0 {
+			where = " on that interface"
+		}
+		return netlink.Route{}, fmt.Errorf("no route%s leads to %v without a gateway: write %v/PREFIX/INTERFACE", where, addr, addr)
+	}
+	return *best, nil
+}
+
+func longest(routes []netlink.Route, addr netip.Addr, index int) *netlink.Route {
+	var best *netlink.Route
+	bestBits := 0
+	for i := range routes {
+		r := &routes[i]
+		if r.Dst == nil || r.Gw != nil || len(r.MultiPath) > 0 || r.LinkIndex == 0 || r.Type != unix.RTN_UNICAST {
+			continue
+		}
+		if index != 0 && r.LinkIndex != index {
+			continue
+		}
+		if index == 0 && addr.IsLinkLocalUnicast() && addr.Is6() {
+			continue // fe80::/64 is on every interface
+		}
+		bits, _ := r.Dst.Mask.Size()
+		if bits == 0 || !r.Dst.Contains(addr.AsSlice()) {
+			continue
+		}
+		if best == nil || bits > bestBits || bits == bestBits && r.Priority < best.Priority {
+			best, bestBits = r, bits
+		}
+	}
+	return best
+}
+
+// forget makes the next questions ask the kernel.
+func (n *network) forget() {
+	n.mu.Lock()
+	clear(n.links)
+	clear(n.routes)
+	n.mu.Unlock()
+}
+
+// newRoute drops the list of routes if the address brought one that is not in it.
+func (n *network) newRoute(p place) {
+	family := netlink.FAMILY_V4
+	if p.prefix.Addr().Is6() {
+		family = netlink.FAMILY_V6
+	}
+	subnet := p.prefix.Masked()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, r := range n.routes[family].value {
+		if r.Dst == nil || r.LinkIndex != p.link.index {
+			continue
+		}
+		if dst, ok := prefixOf(r.Dst); ok && dst == subnet {
+			return
+		}
+	}
+	delete(n.routes, family)
+}
+
+func prefixOf(ipNet *net.IPNet) (netip.Prefix, bool) {
+	ip, ok := netip.AddrFromSlice(ipNet.IP)
+	bits, size := ipNet.Mask.Size()
+	return netip.PrefixFrom(ip.Unmap(), bits), ok && size > 0
+}
+
+// prepare makes a link ready for addresses: up, as the original does, and such
+// that removing a primary address keeps the others of its subnet.
+func (n *network) prepare(link iface, addr netip.Addr) error {
+	if !link.up {
+		if err := n.h.LinkSetUp(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: link.index}}); err != nil {
+			return fmt.Errorf("set interface %s up: %w", link.name, err)
+		}
+		n.forget() // up brings routes
+	}
+	if addr.Is4() {
+		n.keepsSecondaries(link)
+	}
+	return nil
+}
+
+// keepsSecondaries sets promote_secondaries on the interface, once, and reports
+// whether it is set. Without it the kernel removes all secondary addresses of a
+// subnet together with the primary one.
+func (n *network) keepsSecondaries(link iface) bool {
+	n.mu.Lock()
+	set, done := n.promote[link.index]
+	n.mu.Unlock()
+	if done {
+		return set
+	}
+	path := filepath.Join("/proc/sys/net/ipv4/conf", link.name, "promote_secondaries")
+	err := os.WriteFile(path, []byte("1\n"), 0)
+	if err != nil {
+		// A read-only /proc may have it set already.
+		text, readErr := os.ReadFile(path)
+		if readErr == nil && strings.TrimSpace(string(text)) == "1" {
+			err = nil
+		}
+	}
+	n.mu.Lock()
+	n.promote[link.index] = err == nil
+	n.mu.Unlock()
+	if err != nil {
+		n.log("WARN", "IPaddr", fmt.Sprintf("cannot set promote_secondaries on %s: %v", link.name, err),
+			"cannot set promote_secondaries", "interface", link.name, "err", err)
+	}
+	return err == nil
+}
+
+// dump repeats a list that changed while it was being read.
+func dump[T any](list func() ([]T, error)) (result []T, err error) {
+	for range dumpTries {
+		if result, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return result, err
+		}
+	}
+	return result, nil
+}
+
+// holders lists where addr is configured.
+func (n *network) holders(addr netip.Addr) ([]netlink.Addr, error) {
+	family := netlink.FAMILY_V4
+	if addr.Is6() {
+		family = netlink.FAMILY_V6
+	}
+	all, err := dump(func() ([]netlink.Addr, error) { return n.h.AddrList(nil, family) })
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	var found []netlink.Addr
+	for _, a := range all {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok && ip.Unmap() == addr {
+			found = append(found, a)
+		}
+	}
+	return found, nil
+}
+
+// localOn reports whether the machine answers for addr, and an interface that has
+// it. One request, however many addresses there are.
+func (n *network) localOn(addr netip.Addr) (local bool, index int, err error) {
+	if addr.Is6() {
+		found, err := n.lookup6(addr, 0)
+		return found.index != 0, found.index, err
+	}
+	routes, err := n.h.RouteGetWithOptions(addr.AsSlice(), &netlink.RouteGetOptions{FIBMatch: true})
+	switch {
+	case err == nil:
+	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH),
+		// routes of type prohibit and blackhole
+		errors.Is(err, unix.EACCES), errors.Is(err, unix.EINVAL):
+		return false, 0, nil
+	default:
+		return false, 0, fmt.Errorf("route to %v: %w", addr, err)
+	}
+	for _, r := range routes {
+		if r.Type == unix.RTN_LOCAL {
+			return true, r.LinkIndex, nil
+		}
+	}
+	return false, 0, nil
+}
+
+// present reports whether addr is on the interface.
+func (n *network) present(addr netip.Addr, index int) (bool, error) {
+	if addr.Is6() {
+		found, err := n.lookup6(addr, index)
+		return found.index != 0, err
+	}
+	local, on, err := n.localOn(addr)
+	switch {
+	case err != nil || !local:
+		return false, err
+	case on == index:
+		return true, nil
+	}
+	// Of two interfaces with the same address the route shows one.
+	holders, err := n.holders(addr)
+	for _, h := range holders {
+		if h.LinkIndex == index {
+			return true, err
+		}
+	}
+	return false, err
+}
+
+// found6 is an IPv6 address as the kernel has it; index 0: it has not.
+type found6 struct {
+	index int
+	flags uint32
+}
+
+// lookup6 asks for one IPv6 address, on one interface or (index 0) on any. The
+// route would not do: an address just added gets its own some microseconds later.
+func (n *network) lookup6(addr netip.Addr, index int) (found6, error) {
+	req := nl.NewNetlinkRequest(unix.RTM_GETADDR, 0)
+	req.Sockets = n.six
+	msg := nl.NewIfAddrmsg(netlink.FAMILY_V6)
+	msg.Index = uint32(index)
+	msg.Prefixlen = 128
+	req.AddData(msg)
+	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, addr.AsSlice()))
+	replies, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR)
+	switch {
+	// ENODEV: the interface went away meanwhile.
+	case errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.ENODEV):
+		return found6{}, nil
+	case err != nil:
+		return found6{}, fmt.Errorf("look for %v: %w", addr, err)
+	case len(replies) != 1:
+		return found6{}, fmt.Errorf("look for %v: %d answers from the kernel", addr, len(replies))
+	}
+	reply := nl.DeserializeIfAddrmsg(replies[0])
+	found := found6{index: int(reply.Index), flags: uint32(reply.Flags)}
+	attrs, err := nl.ParseRouteAttr(replies[0][reply.Len():])
+	for _, attr := range attrs {
+		if attr.Attr.Type == unix.IFA_FLAGS && len(attr.Value) >= 4 {
+			found.flags = nl.NativeEndian().Uint32(attr.Value)
+		}
+	}
+	return found, err
+}
+
+// announce sends one announcement through the interface's socket.
+func (n *network) announce(addr netip.Addr, link iface) error {
+	if link.mac == nil {
+		return errNoAnnounce
+	}
+	n.mu.Lock()
+	s := n.senders[link.index]
+	n.mu.Unlock()
+	if s == nil {
+		var err error
+		if s, err = openSender(link); err != nil {
+			return err
+		}
+		n.mu.Lock()
+		if other := n.senders[link.index]; other != nil {
+			s.close()
+			s = other
+		}
+		n.senders[link.index] = s
+		n.mu.Unlock()
+	}
+	err := s.announce(addr, link.mac)
+	if errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) || errors.Is(err, net.ErrClosed) {
+		// The interface is gone, and with it the socket's use; one of the same
+		// name gets another index.
+		n.mu.Lock()
+		if n.senders[link.index] == s {
+			delete(n.senders, link.index)
+		}
+		n.mu.Unlock()
+		s.close()
+	}
+	return err
+}
+
+// subscribe asks the kernel for notices of every change of an address.
+func subscribe() (<-chan netlink.AddrUpdate, chan struct{}, error) {
+	updates, done := make(chan netlink.AddrUpdate, 1024), make(chan struct{})
+	err := netlink.AddrSubscribeWithOptions(updates, done, netlink.AddrSubscribeOptions{
+		// An error ends the subscription, which closes updates: that is the news.
+		ErrorCallback:          func(error) {},
+		ReceiveBufferSize:      watchBufferBytes,
+		ReceiveBufferForceSize: true,
+	})
+	if err != nil {
+		close(done)
+		return nil, nil, fmt.Errorf("watch addresses: %w", err)
+	}
+	return updates, done, nil
+}
+
+// watch makes every removal of an owned address due for repair. The subscription
+// can end (too many changes at once): then it is made again and all owned
+// addresses are looked after. Runs as long as the process.
+func (n *network) watch(updates <-chan netlink.AddrUpdate, done chan struct{}) {
+	for {
+		for u := range updates {
+			ip, ok := netip.AddrFromSlice(u.LinkAddress.IP)
+			if ok && !u.NewAddr {
+				n.due(ip.Unmap(), u.LinkIndex)
+			}
+		}
+		close(done)
+		for {
+			var err error
+			if updates, done, err = subscribe(); err == nil {
+				break
+			}
+			n.log("WARN", "IPaddr", err.Error(), "cannot watch addresses", "err", err)
+			time.Sleep(retryAfter)
+		}
+		n.due(netip.Addr{}, 0)
+	}
+}
+
+// due makes the owned addresses equal to ip on that interface (all, if ip is the
+// zero value) due now.
+func (n *network) due(ip netip.Addr, index int) {
+	now := time.Now()
+	found := false
+	n.mu.Lock()
+	mark := func(list []*address) {
+		for _, a := range list {
+			if index == 0 || a.index == index {
+				a.next, found = now, true
+			}
+		}
+	}
+	if ip.IsValid() {
+		mark(n.owned[ip])
+	} else {
+		for _, list := range n.owned {
+			mark(list)
+		}
+	}
+	n.mu.Unlock()
+	if found {
+		n.poke()
+	}
+}
+
+func (n *network) poke() {
+	select {
+	case n.wake <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
+// tendAll announces and repairs the owned addresses as they fall due. One
+// goroutine for all of them, paced. Runs as long as the process.
+func (n *network) tendAll() {
+	timer := time.NewTimer(time.Hour)
+	for {
+		batch, wait := n.nextBatch(time.Now())
+		for _, a := range batch {
+			a.tend()
+		}
+		if len(batch) == paceAddresses {
+			wait = pacePause
+		} else if len(batch) > 0 {
+			continue // their next times are known only now
+		}
+		timer.Reset(wait)
+		select {
+		case <-timer.C:
+		case <-n.wake:
+		}
+	}
+}
+
+// nextBatch returns addresses that are due and, when there are none, how long
+// there will be none.
+func (n *network) nextBatch(now time.Time) (batch []*address, wait time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	wait = time.Hour
+	for _, list := range n.owned {
+		for _, a := range list {
+			if a.next.IsZero() {
+				continue
+			}
+			if left := a.next.Sub(now); left > 0 {
+				wait = min(wait, left+together)
+				continue
+			}
+			if len(batch) < paceAddresses {
+				// So that nobody takes it twice; tend sets the real time.
+				a.next = now.Add(retryAfter)
+				batch = append(batch, a)
+			}
+		}
+	}
+	n.wakeAt = now.Add(wait)
+	return batch, wait
+}
