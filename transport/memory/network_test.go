@@ -259,6 +259,12 @@ func TestIndependence(t *testing.T) {
 	// a time that only later packets changed.
 	bare := run(pair(42), func(n *Network) { n.SetFaults("a", "b", "eth1", Faults{Corrupt: 0.2}) })
 	more := run(pair(42), func(n *Network) { n.SetFaults("a", "b", "eth1", Faults{Corrupt: 0.2, Loss: 0.5}) })
+	doubled := run(pair(42), func(n *Network) { n.SetFaults("a", "b", "eth1", Faults{Corrupt: 0.2, Duplicate: 0.5}) })
+	for _, line := range only(bare, "a>b eth1") {
+		if !slices.Contains(doubled, line) {
+			t.Errorf("%q does not arrive when duplicates do", line)
+		}
+	}
 	kept := only(more, "a>b eth1")
 	for _, line := range kept {
 		if !slices.Contains(bare, line) {
