@@ -16,6 +16,9 @@ type Config struct {
 	// Dir is the directory of the files, "/etc/ha.d" unless told otherwise.
 	Dir string
 
+	// Cluster is the name of the cluster, "linux-ha" by default.
+	Cluster string
+
 	// Self is this node's name, lower case (uname -n, or Dir/nodeinfo).
 	// Set by Check.
 	Self string
@@ -77,6 +80,20 @@ type Config struct {
 
 	// TOML is heartbeat.toml, or its defaults when there is no such file.
 	TOML TOML
+
+	written map[string]written // recorded directives that ha.cf has
+	derived map[string]string  // values worked out for those it lacks
+	tomlPos map[string]Pos     // keys of heartbeat.toml, by dotted name
+
+	nodePos  []Pos      // beside Nodes
+	groupPos []entryPos // beside Groups
+
+	portSet      bool  // udpport was given
+	defaultPort  []int // media above the first udpport: they have the default
+	selfFromFile bool  // Self is from nodeinfo
+	// questions are what the directives want to know of the machine, in file
+	// order.
+	questions []func(Host) Problems
 }
 
 // PingNode is a ping, ping6 or ping_group directive.
