@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -466,6 +467,41 @@ func TestComesBackWithTheInterface(t *testing.T) {
 	l.want(t)
 }
 
+// TestAnnouncedAgain: a new hardware address, or a cable plugged in again, starts
+// the announcements anew.
+func TestAnnouncedAgain(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*testing.T, *lab)
+	}{
+		{"other hardware address", func(t *testing.T, l *lab) {
+			must(t, netlink.LinkSetHardwareAddr(l.link(t), net.HardwareAddr{2, 0, 0, 0, 0, 9}))
+		}},
+		{"cable out and in", func(t *testing.T, l *lab) {
+			h, err := netlink.NewHandleAt(l.peer)
+			must(t, err)
+			defer h.Close()
+			must(t, h.LinkSetDown(l.far))
+			eventually(t, "no carrier", func() bool { return l.link(t).Attrs().RawFlags&unix.IFF_RUNNING == 0 })
+			must(t, h.LinkSetUp(l.far))
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := newLab(t)
+			wire := l.capture(t, ethernet.EtherTypeARP)
+			r := factoriesWith(Options{Announce: Announce{Burst: 1}})(t, "IPaddr::10.1.0.10/24/"+l.nic)
+			start(t, r)
+			defer stop(t, r)
+			wire.arpFor(t, "10.1.0.10", arp.OperationReply)
+			c.change(t, l)
+			_, p := wire.arpFor(t, "10.1.0.10", arp.OperationReply)
+			if mac := l.link(t).Attrs().HardwareAddr; !bytes.Equal(p.SenderHardwareAddr, mac) {
+				t.Errorf("announced at %v, the interface is %v", p.SenderHardwareAddr, mac)
+			}
+		})
+	}
+}
+
 // TestStaysAway: after a stop nothing puts the address back, however close the stop
 // comes to a repair.
 func TestStaysAway(t *testing.T) {
@@ -492,14 +528,14 @@ func TestLostSubscription(t *testing.T) {
 	var err error
 	n.h, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 	must(t, err)
-	ended := make(chan netlink.AddrUpdate)
-	go n.watch(ended, make(chan struct{}))
+	ended := subscription[netlink.AddrUpdate]{make(chan netlink.AddrUpdate), make(chan struct{})}
+	go follow(n, n.addrFeed(), ended)
 	go n.tendAll()
 	r, err := n.factory("IPaddr", kind{v4: true})([]string{"10.1.0.10/24/" + l.nic})
 	must(t, err)
 	start(t, r)
 	l.del(t, "10.1.0.10/24") // unseen
-	close(ended)
+	close(ended.updates)
 	eventually(t, "repaired after the list", func() bool { return len(l.addrs(t)) == 1 })
 	stop(t, r)
 }

@@ -51,8 +51,8 @@ type iface struct {
 }
 
 // network is the machine's addresses and links as this process uses them: one
-// netlink handle, one packet socket per interface, one goroutine that watches for
-// removals and one that announces. Everything is opened at the first use; it
+// netlink handle, one packet socket per interface, goroutines that watch addresses
+// and links, and one that announces. Everything is opened at the first use; it
 // lasts as long as the process.
 type network struct {
 	o Options
@@ -116,14 +116,23 @@ func (n *network) open() error {
 		return fmt.Errorf("netlink time limit: %w", err)
 	}
 	// Before the first address is added, so that no removal can be missed.
-	updates, done, err := subscribe()
+	addrs, links := n.addrFeed(), n.linkFeed()
+	addrNews, err := addrs.open()
 	if err != nil {
 		h.Close()
 		socket.Close()
 		return err
 	}
+	linkNews, err := links.open()
+	if err != nil {
+		close(addrNews.done)
+		h.Close()
+		socket.Close()
+		return err
+	}
 	n.h, n.six = h, map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}
-	go n.watch(updates, done)
+	go follow(n, addrs, addrNews)
+	go follow(n, links, linkNews)
 	go n.tendAll()
 	return nil
 }
@@ -498,48 +507,141 @@ func (n *network) announce(addr netip.Addr, link iface) error {
 	return err
 }
 
-// subscribe asks the kernel for notices of every change of an address.
-func subscribe() (<-chan netlink.AddrUpdate, chan struct{}, error) {
-	updates, done := make(chan netlink.AddrUpdate, 1024), make(chan struct{})
-	err := netlink.AddrSubscribeWithOptions(updates, done, netlink.AddrSubscribeOptions{
-		// An error ends the subscription, which closes updates: that is the news.
-		ErrorCallback:          func(error) {},
-		ReceiveBufferSize:      watchBufferBytes,
-		ReceiveBufferForceSize: true,
-	})
-	if err != nil {
-		close(done)
-		return nil, nil, fmt.Errorf("watch addresses: %w", err)
-	}
-	return updates, done, nil
+// subscription is a stream of notices from the kernel; it ends when too much
+// happens at once, which closes the channel.
+type subscription[T any] struct {
+	updates chan T
+	done    chan struct{}
 }
 
-// watch makes every removal of an owned address due for repair. The subscription
-// can end (too many changes at once): then it is made again and all owned
-// addresses are looked after. Runs as long as the process.
-func (n *network) watch(updates <-chan netlink.AddrUpdate, done chan struct{}) {
+// feed says how to subscribe to notices, what to do with each, and what after some
+// may have been lost.
+type feed[T any] struct {
+	what      string
+	subscribe func(chan<- T, <-chan struct{}) error
+	each      func(T)
+	lost      func()
+}
+
+func (f feed[T]) open() (subscription[T], error) {
+	s := subscription[T]{make(chan T, 1024), make(chan struct{})}
+	if err := f.subscribe(s.updates, s.done); err != nil {
+		close(s.done)
+		return s, fmt.Errorf("watch %s: %w", f.what, err)
+	}
+	return s, nil
+}
+
+// follow handles notices and subscribes again when the stream ends. Runs as long as
+// the process.
+func follow[T any](n *network, f feed[T], s subscription[T]) {
 	for {
-		for u := range updates {
+		for u := range s.updates {
+			f.each(u)
+		}
+		close(s.done)
+		for {
+			var err error
+			if s, err = f.open(); err == nil {
+				break
+			}
+			n.log("WARN", "IPaddr", err.Error(), "cannot watch the kernel", "err", err)
+			time.Sleep(retryAfter)
+		}
+		f.lost()
+	}
+}
+
+// addrFeed makes every removal of an owned address due for repair.
+func (n *network) addrFeed() feed[netlink.AddrUpdate] {
+	return feed[netlink.AddrUpdate]{
+		what: "addresses",
+		subscribe: func(updates chan<- netlink.AddrUpdate, done <-chan struct{}) error {
+			return netlink.AddrSubscribeWithOptions(updates, done, netlink.AddrSubscribeOptions{
+				// An error ends the subscription, and that is the news.
+				ErrorCallback:          func(error) {},
+				ReceiveBufferSize:      watchBufferBytes,
+				ReceiveBufferForceSize: true,
+			})
+		},
+		each: func(u netlink.AddrUpdate) {
 			ip, ok := netip.AddrFromSlice(u.LinkAddress.IP)
 			if ok && !u.NewAddr {
 				n.due(ip.Unmap(), u.LinkIndex)
 			}
-		}
-		close(done)
-		for {
-			var err error
-			if updates, done, err = subscribe(); err == nil {
-				break
-			}
-			n.log("WARN", "IPaddr", err.Error(), "cannot watch addresses", "err", err)
-			time.Sleep(retryAfter)
-		}
-		n.due(netip.Addr{}, 0)
+		},
+		lost: func() { n.due(netip.Addr{}, 0) },
 	}
 }
 
-// due makes the owned addresses equal to ip on that interface (all, if ip is the
-// zero value) due now.
+// linkFeed begins the announcements anew on an interface that has come up (the
+// first ones may have gone nowhere: a switch can keep a port shut for half a
+// minute) or has another hardware address.
+func (n *network) linkFeed() feed[netlink.LinkUpdate] {
+	type look struct {
+		running bool
+		mac     string
+	}
+	seen := make(map[int]look)
+	return feed[netlink.LinkUpdate]{
+		what: "interfaces",
+		subscribe: func(updates chan<- netlink.LinkUpdate, done <-chan struct{}) error {
+			return netlink.LinkSubscribeWithOptions(updates, done, netlink.LinkSubscribeOptions{
+				ErrorCallback:          func(error) {},
+				ListExisting:           true,
+				ReceiveBufferSize:      watchBufferBytes,
+				ReceiveBufferForceSize: true,
+			})
+		},
+		each: func(u netlink.LinkUpdate) {
+			attrs := u.Attrs()
+			if u.Header.Type == unix.RTM_DELLINK {
+				delete(seen, attrs.Index)
+				n.dropLink(attrs.Name, attrs.Index)
+				return
+			}
+			now := look{attrs.RawFlags&unix.IFF_RUNNING != 0, attrs.HardwareAddr.String()}
+			before, known := seen[attrs.Index]
+			seen[attrs.Index] = now
+			if known && now.running && now != before {
+				n.again(attrs.Name, attrs.Index)
+			}
+		},
+		// Subscribing lists what exists.
+		lost: func() {},
+	}
+}
+
+// dropLink forgets an interface that is gone, and closes its socket.
+func (n *network) dropLink(name string, index int) {
+	n.mu.Lock()
+	s := n.senders[index]
+	delete(n.senders, index)
+	delete(n.promote, index)
+	delete(n.links, name)
+	n.mu.Unlock()
+	if s != nil {
+		s.close()
+	}
+}
+
+// again starts the burst anew for all owned addresses of the interface.
+func (n *network) again(name string, index int) {
+	n.mu.Lock()
+	delete(n.links, name)
+	for _, list := range n.owned {
+		for _, a := range list {
+			if a.index == index {
+				a.burst = n.o.Announce.Burst
+			}
+		}
+	}
+	n.mu.Unlock()
+	n.due(netip.Addr{}, index)
+}
+
+// due makes the owned addresses equal to ip (any, if it is the zero value) on that
+// interface (any, if it is 0) due now.
 func (n *network) due(ip netip.Addr, index int) {
 	now := time.Now()
 	found := false

@@ -54,7 +54,11 @@ func (o Output) Lines(limit int) []string {
 
 // LastLines are the last n lines that are not blank.
 func (o Output) LastLines(n int) []string {
-	lines := splitLines(o.Text())
+	text := o.Tail
+	if o.Total <= int64(len(o.Head)+len(o.Tail)) {
+		text = o.Head + o.Tail
+	}
+	lines := splitLines(text)
 	return lines[max(0, len(lines)-n):]
 }
 
