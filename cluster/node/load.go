@@ -1,0 +1,47 @@
+package node
+
+import (
+	"bytes"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"heartbeat/cluster"
+)
+
+// loadReader keeps the first line of /proc/loadavg, read at most once a
+// second: it travels in every status message and procfs has no slow path.
+type loadReader struct {
+	opened bool
+	fd     int
+	at     cluster.Instant
+	line   string
+	buf    [128]byte
+}
+
+func (l *loadReader) read(now cluster.Instant) string {
+	if l.line != "" && now.Sub(l.at) < time.Second {
+		return l.line
+	}
+	if !l.opened {
+		l.opened = true
+		fd, err := unix.Open("/proc/loadavg", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			fd = -1
+		}
+		l.fd = fd
+	}
+	l.at = now
+	if l.fd < 0 {
+		return l.line
+	}
+	n, err := unix.Pread(l.fd, l.buf[:], 0)
+	if err != nil {
+		return l.line
+	}
+	line, _, _ := bytes.Cut(l.buf[:n], []byte{'\n'})
+	if string(line) != l.line {
+		l.line = string(line)
+	}
+	return l.line
+}
