@@ -11,7 +11,7 @@ import (
 	"heartbeat/cluster"
 )
 
-// mediaMax is the original's bound: the 64th medium is refused.
+// mediaMax is the original's bound.
 const mediaMax = 64
 
 // word is a piece of a line with its column.
@@ -50,6 +50,8 @@ type parser struct {
 	wholeLine bool // a whole-line directive was read: the original nags about baud
 	crmSet    bool
 	logdSet   bool
+	// kept are the kinds of media of which Check has accepted one.
+	kept map[string]bool
 }
 
 // recorded lists the directives of Params in the original's order, with the
@@ -161,7 +163,7 @@ func init() {
 
 // parseHACF fills cfg from the text of ha.cf, then applies the defaults.
 func parseHACF(cfg *Config, f File) Problems {
-	p := &parser{cfg: cfg}
+	p := &parser{cfg: cfg, kept: map[string]bool{}}
 	if f.Err != nil {
 		p.probs = append(p.probs, cannotOpen(f, "Cannot open config file [%s]", classicPath(cfg.Dir, "ha.cf"),
 			Pos{File: cfg.path("ha.cf")}, order{phaseHACF, 0, 0}))
@@ -493,10 +495,10 @@ func (p *parser) baud(ln line, v word) {
 
 // addMedium adds a medium, or says that there are too many.
 func (p *parser) addMedium(ln line, v word, m Medium) bool {
-	if len(p.cfg.Media)+len(p.cfg.PingNodes) >= mediaMax-1 {
+	if len(p.cfg.Media)+len(p.cfg.PingNodes) >= mediaMax {
 		p.fail(ln, v, []string{fmt.Sprintf("ERROR: Too many media specified (> %d)", mediaMax),
 			fmt.Sprintf("info: Offending command: %s %s", ln.name.text, v.text)},
-			"too many media", fmt.Sprintf("the bound is %d", mediaMax-1), "remove some")
+			"too many media", fmt.Sprintf("the bound is %d", mediaMax), "remove some")
 		return false
 	}
 	m.Pos = p.pos(ln, v)
@@ -516,23 +518,32 @@ func (p *parser) addMedium(ln line, v word, m Medium) bool {
 	return true
 }
 
-// eachMedium asks the machine about each value of a line. After a serial,
-// ping or ping6 value was refused the original no longer knows the directive
-// and gives up the line at the next value.
-func (p *parser) eachMedium(ln line, values []word, givesUp bool, ask func(Host, word) (Problem, bool)) {
-	name := ln.name.text
+// eachMedium asks the machine about each value of a line. When the first medium
+// of a kind is refused the original forgets the kind: it says no more about
+// the other values than that the directive is illegal.
+func (p *parser) eachMedium(ln line, ask func(Host, word) (Problem, bool)) {
+	kind := ln.name.text
+	if kind == "udp" {
+		kind = "bcast"
+	}
 	p.onHost(func(h Host) Problems {
 		var probs Problems
-		refused := false
-		for _, v := range values {
-			if refused && givesUp {
-				probs = append(probs, p.problem(ln, v, Info,
-					[]string{fmt.Sprintf("ERROR: Illegal configuration directive [%s]", name)}, "", "", ""))
-				break
-			}
-			if prob, ok := ask(h, v); !ok {
+		forgotten := false
+		for _, v := range ln.values {
+			prob, ok := ask(h, v)
+			switch {
+			case forgotten:
+				illegal := []string{fmt.Sprintf("ERROR: Illegal configuration directive [%s]", kind)}
+				if ok {
+					prob = p.problem(ln, v, Info, nil, "", "", "")
+				}
+				prob.Classic = illegal
 				probs = append(probs, prob)
-				refused = true
+			case ok:
+				p.kept[kind] = true
+			default:
+				probs = append(probs, prob)
+				forgotten = !p.kept[kind]
 			}
 		}
 		return probs
@@ -543,7 +554,7 @@ func (p *parser) serial(ln line) {
 	for _, v := range ln.values {
 		p.addMedium(ln, v, Medium{Kind: "serial", Interface: v.text, Baud: p.cfg.Baud})
 	}
-	p.eachMedium(ln, ln.values, true, func(h Host, v word) (Problem, bool) {
+	p.eachMedium(ln, func(h Host, v word) (Problem, bool) {
 		var glib, why string
 		var err error
 		if !strings.HasPrefix(v.text, "/") {
@@ -571,7 +582,7 @@ func (p *parser) bcast(ln line) {
 	for _, v := range ln.values {
 		p.addMedium(ln, v, Medium{Kind: "bcast", Interface: v.text, Port: p.cfg.UDPPort})
 	}
-	p.eachMedium(ln, ln.values, false, func(h Host, v word) (Problem, bool) {
+	p.eachMedium(ln, func(h Host, v word) (Problem, bool) {
 		err := h.Broadcast(v.text)
 		if err == nil {
 			return Problem{}, true
@@ -610,7 +621,7 @@ func (p *parser) mcastLine(ln line, args []word, kind string, check func() (at w
 			if glib == "" {
 				return nil
 			}
-			return Problems{p.problem(ln, at, Info, []string{"ERROR: glib: " + glib}, "", "", "")}
+			return Problems{p.problem(ln, at, Info, strings.Split("ERROR: glib: "+glib, "\n"), "", "", "")}
 		}
 		classic = append(classic, fmt.Sprintf("ERROR: glib: %s device [%s] is invalid or not set up properly", kind, iface.text))
 		prob := p.problem(ln, iface, Error, classic, kind+" "+iface.text, interfaceWhy(err),
@@ -657,8 +668,9 @@ func (p *parser) mcast(ln line) {
 	p.failed = false
 	p.mcastLine(ln, args, "mcast", func() (word, string, string, string) {
 		name := args[0].text
-		if at, glib := missing(args, "mcast ["+name+"] missing ", "mcast address", "port", "ttl", "loop"); glib != "" {
-			return at, glib, "it takes " + usage, "add what is missing"
+		lacks := missing(args, "mcast ["+name+"] missing ", usage)
+		if len(args) < 2 {
+			return lacks("mcast address")
 		}
 		addr, err := netip.ParseAddr(args[1].text)
 		if err != nil || !addr.Is4() || !addr.IsMulticast() {
@@ -666,6 +678,9 @@ func (p *parser) mcast(ln line) {
 				"it is no IPv4 multicast group", "take one from 224.0.0.0 to 239.255.255.255, usually 225.0.0.1"
 		}
 		m.Addr = args[1].text
+		if len(args) < 3 {
+			return lacks("port")
+		}
 		port, exact := leadingInt(args[2].text)
 		if port <= 0 {
 			return args[2], fmt.Sprintf(" mcast [%s] bad port [%d]", name, port&0xffff), "it is no port", "write 694"
@@ -675,7 +690,7 @@ func (p *parser) mcast(ln line) {
 		if port > 65535 {
 			p.warn(ln, args[2], nil, "port "+args[2].text, fmt.Sprintf("ports end at 65535 and this is taken as %d", m.Port), "write 694")
 		}
-		return p.ttlLoop(ln, args, &m, "mcast", "ttl")
+		return p.ttlLoop(ln, args, &m, "mcast", "ttl", lacks)
 	})
 	p.addWhole(ln, args[0], m, args, 5)
 }
@@ -690,24 +705,30 @@ func (p *parser) addWhole(ln line, at word, m Medium, args []word, n int) {
 	p.addMedium(ln, at, m)
 }
 
-// missing names the first word that a media line lacks.
-func missing(args []word, prefix string, names ...string) (word, string) {
-	if n := len(args) - 1; n < len(names) {
-		return args[len(args)-1], prefix + names[n]
+// missing says which word a media line lacks.
+func missing(args []word, prefix, usage string) func(name string) (word, string, string, string) {
+	return func(name string) (word, string, string, string) {
+		return args[len(args)-1], prefix + name, "it takes " + usage, "add what is missing"
 	}
-	return word{}, ""
 }
 
 // ttlLoop reads the last two words of a multicast line. Both are bytes in the
 // original: -1 is 255.
-func (p *parser) ttlLoop(ln line, args []word, m *Medium, kind, ttlName string) (word, string, string, string) {
+func (p *parser) ttlLoop(ln line, args []word, m *Medium, kind, ttlName string,
+	lacks func(string) (word, string, string, string)) (word, string, string, string) {
 	name := args[0].text
+	if len(args) < 4 {
+		return lacks(ttlName)
+	}
 	ttl, exact := leadingInt(args[3].text)
 	if ttl &= 0xff; ttl > 4 {
 		return args[3], fmt.Sprintf(" %s [%s] bad %s [%d]", kind, name, ttlName, ttl), "it is a number from 0 to 4",
 			"write 1: the peer is on the same network"
 	}
 	p.inexact(ln, args[3], ttl, exact)
+	if len(args) < 5 {
+		return lacks("loop")
+	}
 	loop, exact := leadingInt(args[4].text)
 	if loop &= 0xff; loop > 1 {
 		return args[4], fmt.Sprintf(" %s [%s] bad loop [%d]", kind, name, loop), "it is 0 or 1", "write 0"
@@ -727,8 +748,9 @@ func (p *parser) mcast6(ln line) {
 	p.failed = false
 	p.mcastLine(ln, args, "mcast6", func() (word, string, string, string) {
 		name := args[0].text
-		if at, glib := missing(args, "mcast6 ["+name+"] missing ", "mcast6 address", "port", "hops", "loop"); glib != "" {
-			return at, glib, "it takes " + usage, "add what is missing"
+		lacks := missing(args, "mcast6 ["+name+"] missing ", usage)
+		if len(args) < 2 {
+			return lacks("mcast6 address")
 		}
 		addr, err := netip.ParseAddr(args[1].text)
 		if err != nil || !addr.Is6() || !addr.IsMulticast() {
@@ -736,12 +758,16 @@ func (p *parser) mcast6(ln line) {
 				"it is no IPv6 multicast group", "take one that begins with ff02"
 		}
 		m.Addr = args[1].text
-		if at, glib, why, fix := p.ttlLoop(ln, args, &m, "mcast6", "hops"); glib != "" {
+		if len(args) < 3 {
+			return lacks("port")
+		}
+		if at, glib, why, fix := p.ttlLoop(ln, args, &m, "mcast6", "hops", lacks); glib != "" {
 			return at, glib, why, fix
 		}
 		port, exact := leadingInt(args[2].text)
 		if !exact || port < 0 {
-			return args[2], fmt.Sprintf("getaddrinfo([%s]:%s): Servname not supported for ai_socktype", args[1].text, args[2].text),
+			return args[2], fmt.Sprintf("getaddrinfo([%s]:%s): Servname not supported for ai_socktype\nWARN: glib: Error creating mcast6_private(%s, %s, %s, %d, %d)",
+					args[1].text, args[2].text, name, args[1].text, args[2].text, m.TTL, loopNumber(m.Loop)),
 				"it is no port", "write 694"
 		}
 		m.Port = port & 0xffff
@@ -837,7 +863,7 @@ func (p *parser) ping(ln line) {
 	for _, v := range ln.values {
 		p.addPingNode(ln, v, PingNode{Name: v.text, Hosts: []string{v.text}, V6: v6})
 	}
-	p.eachMedium(ln, ln.values, true, func(h Host, v word) (Problem, bool) {
+	p.eachMedium(ln, func(h Host, v word) (Problem, bool) {
 		err := h.Resolve(v.text, v6)
 		if err == nil {
 			return Problem{}, true
@@ -969,7 +995,7 @@ func logdLines(h Host, early bool) []string {
 func (p *parser) useLogd(ln line, v word) {
 	on, ok := parseBool(v.text)
 	if !ok {
-		p.notBoolean(ln, v, nil)
+		p.notBoolean(ln, v, []string{loggingDisabled})
 		return
 	}
 	p.cfg.UseLogd, p.logdSet = on, true
@@ -1241,7 +1267,9 @@ func (p *parser) rtprio(ln line, v word) {
 
 func (p *parser) coreroot(ln line, v word) {
 	if !strings.HasPrefix(v.text, "/") {
-		p.fail(ln, v, nil, "coreroot "+v.text, "it is a directory's full path", "begin it with /")
+		p.fail(ln, v, []string{fmt.Sprintf("ERROR: Invalid dir in cl_set_corerootdir() [%s]: No such file or directory", v.text),
+			fmt.Sprintf("ERROR: Invalid core directory [%s]: Invalid argument", v.text)},
+			"coreroot "+v.text, "it is a directory's full path", "begin it with /")
 		return
 	}
 	p.cfg.CoreRoot = v.text
@@ -1253,7 +1281,7 @@ func (p *parser) traditionalCompression(ln line, v word) {
 		p.notBoolean(ln, v, []string{"ERROR: set_traditional_compression:Invalid directive value " + v.text})
 		return
 	}
-	if on {
+	if _, chosen := p.cfg.written["compression"]; on && chosen {
 		p.say(ln, v, "WARN: Traditional compression selected. Realtime behavior will likely be impacted(!)",
 			"info: See http://linux-ha.org/wiki/Ha.cf#traditional_compression_-_controls_compression_mode for more information.")
 	}

@@ -5,12 +5,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
-
-	"heartbeat/cluster"
 )
 
 // buildParams fills Params: the text as written, the derived values, the
@@ -126,15 +123,18 @@ func (m Medium) describe() string {
 	case "serial":
 		return fmt.Sprintf("%s (%d baud)", m.Interface, m.Baud)
 	case "mcast", "mcast6":
-		loop := 0
-		if m.Loop {
-			loop = 1
-		}
-		return fmt.Sprintf("%s %s %d %d %d", m.Interface, m.Addr, m.Port, m.TTL, loop)
+		return fmt.Sprintf("%s %s %d %d %d", m.Interface, m.Addr, m.Port, m.TTL, loopNumber(m.Loop))
 	case "ucast", "ucast6":
 		return fmt.Sprintf("%s %s (port %d)", m.Interface, m.Addr, m.Port)
 	}
 	return fmt.Sprintf("%s (port %d)", m.Interface, m.Port)
+}
+
+func loopNumber(on bool) int {
+	if on {
+		return 1
+	}
+	return 0
 }
 
 // fingerprint names a key without telling it.
@@ -171,16 +171,13 @@ func (c *Config) Digest() string {
 	}
 	slices.Sort(lines)
 	lines = append(lines, fmt.Sprintf("time %v %v %v %v %v", c.Keepalive, c.Deadtime, c.Warntime, c.Initdead, c.Deadping),
-		fmt.Sprintf("auto_failback %v", cluster.Failback(c.Failback)))
+		fmt.Sprintf("auto_failback %v", c.Failback))
 	sum := sha256.Sum256([]byte(strings.Join(lines, "\n")))
 	return hex.EncodeToString(sum[:8])
 }
 
-// Origin of a directive: where it is written, false for a default.
+// Written is where a directive stands in ha.cf; false for a default.
 func (c *Config) Written(name string) (Pos, bool) {
 	w, ok := c.written[name]
 	return w.pos, ok
 }
-
-// WrittenNames lists the recorded directives that ha.cf has, sorted.
-func (c *Config) WrittenNames() []string { return slices.Sorted(maps.Keys(c.written)) }
