@@ -1,0 +1,175 @@
+package serial
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/tarm/serial"
+	"golang.org/x/sys/unix"
+)
+
+// breakTime is how long the break lasts that is sent on opening: it makes the
+// other end drop what it had of a message.
+const breakTime = 250 * time.Millisecond
+
+// line is an open serial line.
+//
+// tarm/serial sets the line up and is never read or written: its Close hangs
+// behind a blocked Read or Write. The settings belong to the device, so they
+// hold for the second file, which is non-blocking and has deadlines.
+type line struct {
+	port *serial.Port
+	file *os.File
+	raw  syscall.RawConn
+	lock *lock
+
+	gone chan struct{} // closed when the line failed
+	once sync.Once
+	err  error // why; valid after gone
+}
+
+func openLine(spec Spec) (_ *line, err error) {
+	l := &line{gone: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			l.close()
+		}
+	}()
+	if l.lock, err = takeLock(spec.LockDir, spec.Device); err != nil {
+		return nil, err
+	}
+	if l.port, err = serial.OpenPort(&serial.Config{Name: spec.Device, Baud: spec.Baud}); err != nil {
+		return nil, fmt.Errorf("set up the line: %w", err)
+	}
+	if l.file, err = os.OpenFile(spec.Device, os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0); err != nil {
+		return nil, fmt.Errorf("open the line: %w", err)
+	}
+	if l.raw, err = l.file.SyscallConn(); err != nil {
+		return nil, fmt.Errorf("open the line: %w", err)
+	}
+	if err = l.control(func(fd int) error { return setUp(fd, !spec.NoFlowControl) }); err != nil {
+		return nil, fmt.Errorf("set up the line: %w", err)
+	}
+	return l, nil
+}
+
+// setUp adds what heartbeat sets and tarm/serial does not.
+func setUp(fd int, flowControl bool) error {
+	t, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return err
+	}
+	t.Iflag = unix.INPCK | unix.ISTRIP | unix.IGNCR | unix.BRKINT
+	// A break from the other end must not throw away what we are sending.
+	t.Lflag |= unix.NOFLSH
+	if flowControl {
+		t.Cflag |= unix.CRTSCTS
+	}
+	return unix.IoctlSetTermios(fd, unix.TCSETS, t)
+}
+
+func (l *line) control(f func(fd int) error) error {
+	var err error
+	if ctlErr := l.raw.Control(func(fd uintptr) { err = f(int(fd)) }); ctlErr != nil {
+		return ctlErr
+	}
+	return err
+}
+
+// sendBreak sends a break; a line that has none (a pty) is no error.
+func (l *line) sendBreak(m *medium) error {
+	begun := l.control(func(fd int) error { return unix.IoctlSetInt(fd, unix.TIOCSBRK, 0) }) == nil
+	if !begun {
+		return nil
+	}
+	open := m.sleep(breakTime, l.gone)
+	_ = l.control(func(fd int) error { return unix.IoctlSetInt(fd, unix.TIOCCBRK, 0) })
+	if !open {
+		return os.ErrClosed
+	}
+	return nil
+}
+
+// write writes all of the packet, or fails with os.ErrDeadlineExceeded.
+func (l *line) write(packet []byte, deadline time.Time) error {
+	if err := l.file.SetWriteDeadline(deadline); err != nil {
+		return l.failed("write", err)
+	}
+	_, err := l.file.Write(packet)
+	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	return l.failed("write", err)
+}
+
+// read reads what there is; an error means that the line is of no more use.
+func (l *line) read(buf []byte) (int, error) {
+	n, err := l.file.Read(buf)
+	if errors.Is(err, io.EOF) {
+		return n, errors.New("the line hung up")
+	}
+	if err != nil {
+		return n, fmt.Errorf("read: %w", err)
+	}
+	return n, nil
+}
+
+// unsent is how many bytes wait in the kernel.
+func (l *line) unsent() (n int) {
+	_ = l.control(func(fd int) (err error) {
+		n, err = unix.IoctlGetInt(fd, unix.TIOCOUTQ)
+		return err
+	})
+	return n
+}
+
+// flushOutput throws away what waits in the kernel: it is old.
+func (l *line) flushOutput() {
+	_ = l.control(func(fd int) error { return unix.IoctlSetInt(fd, unix.TCFLSH, unix.TCOFLUSH) })
+}
+
+// fail marks the line as lost and frees who waits for it. The first reason
+// counts.
+func (l *line) fail(reason error) {
+	l.once.Do(func() {
+		l.err = reason
+		close(l.gone)
+		l.file.Close()
+	})
+}
+
+func (l *line) isGone() bool {
+	select {
+	case <-l.gone:
+		return true
+	default:
+		return false
+	}
+}
+
+// reason is why the line failed; only after gone.
+func (l *line) reason() error { return l.err }
+
+// failed marks the line as lost through err and returns the reason why it is.
+func (l *line) failed(what string, err error) error {
+	l.fail(fmt.Errorf("%s: %w", what, err))
+	return l.err
+}
+
+// close closes everything, whatever is open.
+func (l *line) close() {
+	if l.file != nil {
+		l.fail(os.ErrClosed)
+	}
+	if l.port != nil {
+		l.port.Close()
+	}
+	if l.lock != nil {
+		l.lock.release()
+	}
+}
