@@ -197,8 +197,6 @@ func (s *server) order(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	// The limit was for the request: from now on only the caller's end is read.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	if o.From != "" {
 		o.From += ", "
 	}
