@@ -108,7 +108,7 @@ func (m *Machine) jobDone(ev JobDone) {
 	ok := m.fileResults(j, ev)
 	switch j.Why {
 	case whyLocal:
-		m.localAsked(ev.Groups)
+		m.localAsked(ev.Groups, j.AskPeer)
 	case whyGive:
 		m.gaveUp(j, ok)
 	case whyTake, whyDone:

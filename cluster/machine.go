@@ -11,7 +11,9 @@ import (
 const (
 	// settleTime is how long a node that has heard what the other one holds
 	// waits for it to say that it is stable, before it takes its own groups.
-	settleTime = 10 * time.Second
+	// The original counts in clock ticks of 10 ms: a keepalive exactly 10 s
+	// later is too early for it.
+	settleTime = 10*time.Second + 5*time.Millisecond
 	// askPause separates two requests for the list of nodes.
 	askPause = time.Second
 	// failbackPause separates two attempts to hand resources back.
@@ -221,6 +223,9 @@ type job struct {
 	Node  string
 	Keys  []string
 	Title string
+	// AskPeer: idle groups are asked for, since the other node may run them
+	// (legacy mode).
+	AskPeer bool
 }
 
 // queued is a message that waits for its script: the next one starts when no
@@ -477,7 +482,7 @@ func (m *Machine) timers(f func(timer)) {
 		f(m.st.Retry)
 		return
 	}
-	for _, t := range [...]timer{m.st.Ask, m.st.Settle, m.st.FailbackTry, m.st.StandbyEnd, m.st.ShutdownStep, m.st.RestartAt, m.st.Fence, m.st.Retry, m.st.Pending.Timeout} {
+	for _, t := range [...]timer{m.st.Ask, m.st.FailbackTry, m.st.StandbyEnd, m.st.ShutdownStep, m.st.RestartAt, m.st.Fence, m.st.Retry, m.st.Pending.Timeout} {
 		f(t)
 	}
 	for i := range m.st.Nodes {
@@ -493,12 +498,14 @@ func (m *Machine) expire() {
 	}
 	if m.st.Beat.due(m.now) {
 		m.beat()
+		// The original looks at this clock once per keepalive; so two nodes
+		// that started together settle in the order of their keepalives.
+		if m.st.Settle.due(m.now) {
+			m.settled()
+		}
 	}
 	if m.st.Ask.due(m.now) {
 		m.askNodes()
-	}
-	if m.st.Settle.due(m.now) {
-		m.settled()
 	}
 	if m.st.FailbackTry.due(m.now) {
 		m.st.FailbackTry.stop()

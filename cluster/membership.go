@@ -54,7 +54,7 @@ func (n *node) link(name string) *link {
 	return nil
 }
 
-func (n *node) alive() bool { return n.State != "dead" && n.State != "init" }
+func (n *node) alive() bool { return n.Heard && n.State != "dead" }
 
 func (m *Machine) node(name string) *node {
 	for i := range m.st.Nodes {
@@ -367,14 +367,11 @@ func (m *Machine) checkComm() {
 			return
 		}
 	}
-	if !m.peerAlive() {
-		m.commUp()
-		return
-	}
 	m.askNodes()
 }
 
-// askNodes asks the next candidate for its list of nodes.
+// askNodes asks the next candidate for its list of nodes. When nobody is left
+// to ask, communication is up at once.
 func (m *Machine) askNodes() {
 	m.st.Ask.set(m.now.Add(askPause), "asking for the list of nodes again")
 	var alive []string

@@ -190,13 +190,13 @@ func (m *Machine) acquireLocal(forced bool, reason string) {
 	if len(keys) == 0 {
 		m.info(fmt.Sprintf("No local resources [%s] to acquire.", m.cfg.Self), "no local resources configured")
 	}
-	m.run(job{Why: whyLocal, Kind: JobAsk, Set: Local, Keys: keys}, reason)
+	ask := m.cfg.Failback == FailbackLegacy && m.peerActive()
+	m.run(job{Why: whyLocal, Kind: JobAsk, Set: Local, Keys: keys, AskPeer: ask}, reason)
 }
 
 // localAsked goes on when it is known which of our groups are idle.
-func (m *Machine) localAsked(results []GroupResult) {
+func (m *Machine) localAsked(results []GroupResult, askPeer bool) {
 	m.info("Local Resource acquisition completed.", "local resources asked for")
-	ask := m.cfg.Failback == FailbackLegacy && m.peerActive()
 	for _, r := range results {
 		g := m.group(r.Key)
 		if g == nil {
@@ -205,7 +205,7 @@ func (m *Machine) localAsked(results []GroupResult) {
 		switch {
 		case r.Running:
 			m.setGroup(r.Key, "running", g.Reason, "")
-		case ask:
+		case askPeer:
 			m.send(IPRequest{r.Key})
 		default:
 			m.send(IPRequestResp{Dest: m.cfg.Self, Key: r.Key, WeOwn: true, OK: true})
