@@ -11,8 +11,10 @@ import (
 	"heartbeat/cluster"
 )
 
-// mediaMax is the original's bound.
-const mediaMax = 64
+const (
+	mediaMax = 64  // the original's bound; ping nodes count
+	nodesMax = 100 // far above the two that haresources mode can use
+)
 
 // word is a piece of a line with its column.
 type word struct {
@@ -428,6 +430,10 @@ func (p *parser) node(ln line) {
 			p.warn(ln, v, nil, fmt.Sprintf("node %s is named twice", name), "the second mention is ignored", "remove it")
 			continue
 		}
+		if len(p.cfg.Nodes) == nodesMax {
+			p.probs = append(p.probs, spoken(p.problem(ln, v, Error, nil, "too many nodes", fmt.Sprintf("the bound is %d", nodesMax), "keep two")))
+			return
+		}
 		p.cfg.Nodes = append(p.cfg.Nodes, name)
 		p.cfg.nodePos = append(p.cfg.nodePos, p.pos(ln, v))
 		if len(p.cfg.Nodes) == 3 {
@@ -493,13 +499,21 @@ func (p *parser) baud(ln line, v word) {
 	}
 }
 
+// mediumFits says so when there are too many media and ping nodes.
+func (p *parser) mediumFits(ln line, v word) bool {
+	if len(p.cfg.Media)+len(p.cfg.PingNodes) < mediaMax {
+		return true
+	}
+	p.fail(ln, v, []string{fmt.Sprintf("ERROR: Too many media specified (> %d)", mediaMax),
+		fmt.Sprintf("info: Offending command: %s %s", ln.name.text, v.text)},
+		"too many media", fmt.Sprintf("the bound is %d", mediaMax), "remove some")
+	return false
+}
+
 // addMedium adds a medium, or says that there are too many.
-func (p *parser) addMedium(ln line, v word, m Medium) bool {
-	if len(p.cfg.Media)+len(p.cfg.PingNodes) >= mediaMax {
-		p.fail(ln, v, []string{fmt.Sprintf("ERROR: Too many media specified (> %d)", mediaMax),
-			fmt.Sprintf("info: Offending command: %s %s", ln.name.text, v.text)},
-			"too many media", fmt.Sprintf("the bound is %d", mediaMax), "remove some")
-		return false
+func (p *parser) addMedium(ln line, v word, m Medium) {
+	if !p.mediumFits(ln, v) {
+		return
 	}
 	m.Pos = p.pos(ln, v)
 	for _, other := range p.cfg.Media {
@@ -515,7 +529,6 @@ func (p *parser) addMedium(ln line, v word, m Medium) bool {
 		p.cfg.defaultPort = append(p.cfg.defaultPort, len(p.cfg.Media))
 	}
 	p.cfg.Media = append(p.cfg.Media, m)
-	return true
 }
 
 // eachMedium asks the machine about each value of a line. When the first medium
@@ -889,7 +902,9 @@ func (p *parser) addPingNode(ln line, v word, n PingNode) {
 		p.warn(ln, v, nil, fmt.Sprintf("ping node %s is named twice", n.Name), "the second mention is ignored", "remove it")
 		return
 	}
-	p.cfg.PingNodes = append(p.cfg.PingNodes, n)
+	if p.mediumFits(ln, v) {
+		p.cfg.PingNodes = append(p.cfg.PingNodes, n)
+	}
 }
 
 func (p *parser) pingGroup(ln line) {

@@ -38,7 +38,7 @@ func ReadFiles(dir string) Files {
 
 // fileBytesMax is far above any configuration; a device or a wrong path is not
 // read into memory.
-const fileBytesMax = 1 << 20
+const fileBytesMax = 1 << 18
 
 // OSHost is the machine that runs this program.
 type OSHost struct {

@@ -204,6 +204,9 @@ func nearest(word string, candidates []string) string {
 		if strings.EqualFold(word, c) {
 			return c
 		}
+		if d := len(word) - len(c); d >= bestDistance || -d >= bestDistance {
+			continue
+		}
 		if d := editDistance(word, c); d < bestDistance {
 			best, bestDistance = c, d
 		}

@@ -175,9 +175,3 @@ func (c *Config) Digest() string {
 	sum := sha256.Sum256([]byte(strings.Join(lines, "\n")))
 	return hex.EncodeToString(sum[:8])
 }
-
-// Written is where a directive stands in ha.cf; false for a default.
-func (c *Config) Written(name string) (Pos, bool) {
-	w, ok := c.written[name]
-	return w.pos, ok
-}
