@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -202,8 +203,11 @@ func (c *Capture) Times() []time.Time {
 	buf, oob := make([]byte, 2048), make([]byte, 256)
 	for {
 		k, oobn, _, from, err := unix.Recvmsg(c.fd, buf, oob, 0)
+		if errors.Is(err, unix.ENETDOWN) || errors.Is(err, unix.EINTR) {
+			continue // said once when the port goes down; the frames are still there
+		}
 		if err != nil {
-			return out
+			return out // EAGAIN: no more
 		}
 		if ll, ok := from.(*unix.SockaddrLinklayer); ok && ll.Pkttype == unix.PACKET_OUTGOING {
 			continue // towards the node
