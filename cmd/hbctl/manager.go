@@ -258,7 +258,10 @@ func (m *manager) standbyLater(g cluster.Group) {
 	if g.Node == m.self {
 		set = "local"
 	}
-	program := filepath.Join(filepath.Dir(m.argv0), "hb_standby")
+	program := "hb_standby" // beside this one, or found as this one was
+	if strings.Contains(m.argv0, "/") {
+		program = filepath.Join(filepath.Dir(m.argv0), program)
+	}
 	cmd := exec.Command("/bin/sh", "-c", `sleep "$1"; exec "$2" "$3"`, "sh", fmt.Sprint(standbyDelay.Seconds()), program, set)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

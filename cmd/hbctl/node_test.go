@@ -52,8 +52,7 @@ func (n *testNode) Order(ctx context.Context, o control.Order, step func(control
 		<-ctx.Done()
 	}
 	if then != nil {
-		go then()
-		<-ctx.Done()
+		then()
 	}
 	return err
 }

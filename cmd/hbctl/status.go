@@ -166,7 +166,7 @@ func because(e control.Event) string {
 	if e.Reason == "" {
 		return e.Text
 	}
-	return e.Text + ": " + e.Reason
+	return e.Text + " (" + e.Reason + ")"
 }
 
 // clock is a moment in wall time: the day only when it is not today.

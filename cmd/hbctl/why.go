@@ -47,7 +47,7 @@ func (s *session) printEvents(events []control.Event) {
 	for _, e := range events {
 		fmt.Fprintf(s.stdout, "%s  %-8s  %s\n", e.At.Local().Format("2006-01-02 15:04:05"), e.Kind, e.Text)
 		if e.Reason != "" {
-			fmt.Fprintf(s.stdout, "%31s%s\n", "because ", e.Reason)
+			fmt.Fprintf(s.stdout, "%31sbecause %s\n", "", e.Reason)
 		}
 	}
 }
