@@ -12,6 +12,7 @@
 
 PREFIX  ?= /usr
 DESTDIR ?=
+BUILD   ?= build
 
 SYSCONF  = $(DESTDIR)/etc
 HADIR    = $(SYSCONF)/ha.d
@@ -31,7 +32,9 @@ GOFMT ?= $(shell command -v gofmt 2>/dev/null || echo /usr/local/go/bin/gofmt)
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
-GOBUILD  = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+# The daemon names its commit; outside a usable repository it cannot.
+VCS     := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo true || echo false)
+GOBUILD  = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS) -ldflags '$(LDFLAGS)'
 
 MD2MAN      = $(GO) run github.com/cpuguy83/go-md2man/v2@v2.0.7
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -59,34 +62,34 @@ FUZZTIME  ?= 30s
 all: build
 
 build:
-	@mkdir -p build
+	@mkdir -p $(BUILD)
 	@for p in $(PROGRAMS); do \
-		echo "build/$$p $(VERSION)"; \
-		$(GOBUILD) -o build/$$p ./cmd/$$p || exit 1; \
+		echo "$(BUILD)/$$p $(VERSION)"; \
+		$(GOBUILD) -o $(BUILD)/$$p ./cmd/$$p || exit 1; \
 	done
 
-man: $(addprefix build/man/,$(PAGES))
+man: $(addprefix $(BUILD)/man/,$(PAGES))
 
-build/man/%: docs/man/%.md
-	@mkdir -p build/man
+$(BUILD)/man/%: docs/man/%.md
+	@mkdir -p $(BUILD)/man
 	@echo "$@"
 	@$(MD2MAN) -in $< -out $@
 
-build/completion.bash: build
-	@build/hbctl completion bash > $@
+$(BUILD)/completion.bash: build
+	@$(BUILD)/hbctl completion bash > $@
 
 install: install-programs install-config install-docs accounts
 
-install-programs: build build/completion.bash
+install-programs: build $(BUILD)/completion.bash
 	install -d $(LIBEXEC) $(SHARE) $(BINDIR) $(SBINDIR) $(BASHCOMP)
-	install -m 755 build/heartbeat $(LIBEXEC)/heartbeat
-	install -m 755 build/hbctl $(SBINDIR)/hbctl
+	install -m 755 $(BUILD)/heartbeat $(LIBEXEC)/heartbeat
+	install -m 755 $(BUILD)/hbctl $(SBINDIR)/hbctl
 	ln -sfn ../sbin/hbctl $(BINDIR)/cl_status
 	for n in $(SHARE_NAMES); do ln -sfn ../../sbin/hbctl $(SHARE)/$$n || exit 1; done
 	for s in ha_propagate ocf-resource; do \
 		sed 's|@PREFIX@|$(PREFIX)|g' etc/bin/$$s > $(SHARE)/$$s && chmod 755 $(SHARE)/$$s || exit 1; \
 	done
-	install -m 644 build/completion.bash $(BASHCOMP)/hbctl
+	install -m 644 $(BUILD)/completion.bash $(BASHCOMP)/hbctl
 
 # A file in /etc/ha.d belongs to the administrator, or to another package, unless
 # its second line says that it came from here: only then is it replaced.
@@ -120,7 +123,7 @@ install-config:
 install-docs: man
 	install -d $(DOCDIR) $(MANDIR)/man1 $(MANDIR)/man5 $(MANDIR)/man8
 	install -m 644 etc/doc/* LICENSE docs/PROTOCOL.md $(DOCDIR)/
-	for p in $(PAGES); do install -m 644 build/man/$$p $(MANDIR)/man$${p##*.}/$$p || exit 1; done
+	for p in $(PAGES); do install -m 644 $(BUILD)/man/$$p $(MANDIR)/man$${p##*.}/$$p || exit 1; done
 
 # A staged tree is unpacked by a package manager, which makes the accounts itself.
 accounts:
@@ -182,4 +185,4 @@ deps:
 	@sh etc/bin/deps
 
 clean:
-	rm -rf build
+	rm -rf $(BUILD)
