@@ -28,6 +28,7 @@ func (n *Node) Start(fifo *FIFO, disk *HistoryFile) {
 		n.workers.Go(func() { n.receive(m) }) // ends when the medium is closed
 	}
 	if fifo != nil {
+		n.fifo = fifo
 		n.workers.Go(func() { n.readFIFO(fifo) }) // ends when the FIFO is closed
 	}
 	if disk != nil {
@@ -64,10 +65,13 @@ func (n *Node) Run() Outcome {
 	return *n.outcome
 }
 
-// End closes the media and ends what Start started. Nothing can be asked of
-// the node any more.
+// End closes the media and the FIFO and ends what Start started. Nothing can be
+// asked of the node any more.
 func (n *Node) End() {
 	close(n.gone)
+	if n.fifo != nil {
+		_ = n.fifo.Close() // a reader that fails because of it ends too
+	}
 	for _, m := range n.media {
 		_ = m.Close() // nothing can be lost by it
 	}

@@ -142,6 +142,7 @@ type Node struct {
 	gone    chan struct{}
 	buffers sync.Pool
 	workers sync.WaitGroup
+	fifo    *FIFO
 
 	// What follows belongs to the loop's goroutine.
 	timer    *time.Timer

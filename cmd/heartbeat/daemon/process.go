@@ -1,0 +1,142 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// running reports the process that the pid file names. stale is set when the
+// file is there and the process is not: gone, a zombie, or another program
+// that got the number.
+func running(pidFile string) (pid int, alive, stale bool) {
+	text, err := os.ReadFile(pidFile)
+	if err != nil {
+		return 0, false, false
+	}
+	pid, err = strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || pid <= 0 {
+		return 0, false, true
+	}
+	if unix.Kill(pid, 0) == unix.ESRCH || zombie(pid) || !heartbeatProgram(pid) {
+		return pid, false, true
+	}
+	return pid, true, false
+}
+
+func zombie(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	i := strings.LastIndexByte(string(stat), ')') // the name before it may hold anything
+	return i >= 0 && strings.HasPrefix(string(stat[i+1:]), " Z")
+}
+
+// heartbeatProgram guards against a pid that was given to another program. A
+// process whose program cannot be seen counts.
+func heartbeatProgram(pid int) bool {
+	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	if err != nil {
+		return true
+	}
+	name := filepath.Base(strings.TrimSuffix(exe, " (deleted)"))
+	if name == "heartbeat" {
+		return true
+	}
+	own, err := os.Executable()
+	return err == nil && filepath.Base(own) == name
+}
+
+// printStatus is heartbeat -s.
+func printStatus(s *setup, stdout io.Writer) int {
+	pid, alive, stale := running(s.paths.PIDFile)
+	switch {
+	case alive:
+		host, node := s.names()
+		fmt.Fprintf(stdout, "heartbeat OK [pid %d et al] is running on %s [%s]...\n", pid, host, node)
+		return 0
+	case stale:
+		fmt.Fprintln(stdout, "heartbeat is stopped. No process")
+		return 1
+	}
+	fmt.Fprintln(stdout, "heartbeat is stopped. No process")
+	return 3
+}
+
+// stop is heartbeat -k: ask the daemon to end and wait until it is gone. A
+// process that has ended and that nobody buries counts as gone.
+func stop(s *setup, stderr io.Writer) int {
+	pid, alive, _ := running(s.paths.PIDFile)
+	if !alive {
+		fmt.Fprintln(stderr, "INFO: Heartbeat already stopped.")
+		return 0
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		fmt.Fprintf(stderr, "ERROR: Could not kill pid %d: %v\n", pid, err)
+		return 4
+	}
+	if err != nil {
+		return 0
+	}
+	defer unix.Close(fd)
+	switch err := unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0); {
+	case errors.Is(err, unix.ESRCH):
+		return 0
+	case err != nil:
+		fmt.Fprintf(stderr, "ERROR: Could not kill pid %d\n", pid)
+		return 4
+	}
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
+		if n == 1 {
+			return 0
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			fmt.Fprintf(stderr, "ERROR: Could not wait for pid %d: %v\n", pid, err)
+			return 1
+		}
+	}
+}
+
+// writePIDFile writes the pid as the original does: 10 columns and a newline.
+func writePIDFile(path string, pid int) error {
+	if err := os.WriteFile(path, fmt.Appendf(nil, "%10d\n", pid), 0o644); err != nil {
+		return fmt.Errorf("write pid file: %w", err)
+	}
+	return nil
+}
+
+// lock makes sure that one daemon runs. The lock goes with the process.
+func lock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open lock: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("another heartbeat holds %s", path)
+		}
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return f, nil
+}
+
+// inode names the file behind a path, so that a replaced one is noticed even
+// with the same time and size.
+func inode(info os.FileInfo) string {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return ""
+	}
+	return fmt.Sprintf("%d:%d", st.Dev, st.Ino)
+}

@@ -1,0 +1,175 @@
+package daemon
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"heartbeat/transport"
+	"heartbeat/transport/udp"
+)
+
+// againEnv marks a daemon that was executed anew by itself (the original's full
+// restart): it is in its own session already.
+const againEnv = "HEARTBEAT_AGAIN"
+
+// carried is what a daemon hands to its successor in the same process.
+type carried struct {
+	Snapshot []byte
+	// Origin is the reading of CLOCK_MONOTONIC at the node's Instant 0.
+	Origin  time.Duration
+	Started time.Time
+	Debug   int
+	// Sockets are descriptors by the names that the media gave them.
+	Sockets map[string]int
+	// Control is the listening control socket; -1 for none.
+	Control int
+}
+
+// takeOver reads the predecessor's state, if there was one.
+func takeOver() (*carried, error) {
+	fd, err := strconv.Atoi(os.Getenv(stateEnv))
+	_ = os.Unsetenv(stateEnv) // fails for impossible names only
+	if err != nil {
+		return nil, nil
+	}
+	unix.CloseOnExec(fd)
+	f := os.NewFile(uintptr(fd), "state")
+	defer f.Close()
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, fmt.Errorf("take over state: %w", err)
+	}
+	c := &carried{Control: -1}
+	if err := json.NewDecoder(f).Decode(c); err != nil {
+		return nil, fmt.Errorf("take over state: %w", err)
+	}
+	return c, nil
+}
+
+// inherited are the predecessor's sockets, for udp.Open.
+func (c *carried) inherited() udp.Inherited {
+	if c == nil {
+		return nil
+	}
+	in := make(udp.Inherited)
+	for name, fd := range c.Sockets {
+		unix.CloseOnExec(fd)
+		in[name] = os.NewFile(uintptr(fd), name)
+	}
+	return in
+}
+
+// listener is the predecessor's control socket, nil if it cannot be used.
+func (c *carried) listener() net.Listener {
+	if c == nil || c.Control < 0 {
+		return nil
+	}
+	unix.CloseOnExec(c.Control)
+	f := os.NewFile(uintptr(c.Control), "control")
+	defer f.Close()
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil
+	}
+	if u, ok := l.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(true)
+	}
+	return l
+}
+
+// handOver replaces the process by the program that now is on disk, with the
+// node's state, its sockets and its control socket. It returns only if that
+// failed; then everything is as before.
+func handOver(s *setup, c carried, media []transport.Medium, control net.Listener, env []string) error {
+	exe, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("restart in place: %w", err)
+	}
+	names, files, err := udp.Files(media)
+	if err != nil {
+		return fmt.Errorf("restart in place: sockets: %w", err)
+	}
+	var keep []*os.File
+	keep = append(keep, files...)
+	defer func() {
+		for _, f := range keep {
+			_ = f.Close()
+		}
+	}()
+	c.Sockets = make(map[string]int)
+	for i, name := range names {
+		c.Sockets[name] = descriptor(files[i])
+	}
+	c.Control = -1
+	if u, ok := control.(*net.UnixListener); ok {
+		f, err := u.File()
+		if err != nil {
+			return fmt.Errorf("restart in place: control socket: %w", err)
+		}
+		keep = append(keep, f)
+		c.Control = descriptor(f)
+	}
+	fd, err := unix.MemfdCreate("heartbeat state", unix.MFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("restart in place: state: %w", err)
+	}
+	state := os.NewFile(uintptr(fd), "state")
+	keep = append(keep, state)
+	if err := json.NewEncoder(state).Encode(c); err != nil {
+		return fmt.Errorf("restart in place: state: %w", err)
+	}
+	for _, f := range keep {
+		if _, err := unix.FcntlInt(uintptr(descriptor(f)), unix.F_SETFD, 0); err != nil {
+			return fmt.Errorf("restart in place: keep descriptor: %w", err)
+		}
+	}
+	env = append(append(os.Environ(), env...), stateEnv+"="+strconv.Itoa(fd))
+	err = syscall.Exec(exe, succeedArgs(s.args), env)
+	return fmt.Errorf("restart in place: exec %s: %w", exe, err)
+}
+
+// descriptor is f's number. Fd would do more: it makes the socket blocking,
+// and with it the one it is a copy of.
+func descriptor(f *os.File) int {
+	fd := -1
+	if c, err := f.SyscallConn(); err == nil {
+		_ = c.Control(func(n uintptr) { fd = int(n) }) // fails for a closed file, and then fd is -1
+	}
+	return fd
+}
+
+// succeedArgs are the arguments of the successor: those of the start, and -R.
+func succeedArgs(args []string) []string {
+	out := []string{args[0]}
+	for i, a := range args[1:] {
+		if a == "-R" || a == "-r" || strings.HasPrefix(a, "-C") || i > 0 && args[i] == "-C" {
+			continue
+		}
+		out = append(out, a)
+	}
+	return append(out, "-R")
+}
+
+// again executes the program anew from the beginning.
+func again(s *setup, env []string) error {
+	exe, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("restart: %w", err)
+	}
+	env = append(append(os.Environ(), env...), againEnv+"=1")
+	var args []string
+	for _, a := range succeedArgs(s.args) {
+		if a != "-R" {
+			args = append(args, a)
+		}
+	}
+	return fmt.Errorf("restart: exec %s: %w", exe, syscall.Exec(exe, args, env))
+}

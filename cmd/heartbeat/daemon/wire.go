@@ -1,0 +1,253 @@
+package daemon
+
+import (
+	"context"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"heartbeat/cluster"
+	"heartbeat/cluster/config"
+	"heartbeat/cluster/engine"
+	"heartbeat/cluster/node/logging"
+	"heartbeat/resources"
+	"heartbeat/resources/ipaddr"
+	"heartbeat/transport"
+	"heartbeat/transport/ping"
+	"heartbeat/transport/serial"
+	"heartbeat/transport/udp"
+)
+
+// engineConfig is what the engine needs of the configuration.
+func engineConfig(c *config.Config) engine.Config {
+	e := engine.Config{
+		Self: c.Self, Nodes: c.Nodes, Groups: c.Groups,
+		Keepalive: c.Keepalive, Deadtime: c.Deadtime, Warntime: c.Warntime, Initdead: c.Initdead, Deadping: c.Deadping,
+		MaxRexmitDelay: c.MaxRexmitDelay, HopFudge: c.HopFudge, Failback: c.Failback,
+		InnerAuth: !c.NetstringOnly, LogBadPacket: c.LogBadPacket, Keys: engineKeys(c.Auth),
+	}
+	for _, p := range c.PingNodes {
+		e.PingNodes = append(e.PingNodes, engine.PingNode{Name: p.Name, Group: p.Group})
+	}
+	for _, m := range c.Media {
+		e.Links = append(e.Links, engine.Link{Name: m.Link(), Serial: m.Kind == "serial"})
+	}
+	for _, s := range c.Stonith {
+		if s.Host == "" || s.Host == "*" || s.Host == c.Self {
+			e.Stonith = true
+		}
+	}
+	return e
+}
+
+func engineKeys(a config.Auth) engine.Keys {
+	k := engine.Keys{Outbound: a.Outbound}
+	for _, key := range a.Keys {
+		k.Keys = append(k.Keys, engine.Key(key))
+	}
+	return k
+}
+
+// openMedia opens all media of the configuration.
+func openMedia(c *config.Config, inherited udp.Inherited) ([]transport.Medium, error) {
+	var specs []udp.Spec
+	for _, m := range c.Media {
+		if m.Kind != "serial" {
+			specs = append(specs, udp.Spec{Kind: m.Kind, Interface: m.Interface, Port: m.Port, Addr: m.Addr, TTL: m.TTL, Loop: m.Loop})
+		}
+	}
+	media, err := udp.Open(specs, inherited)
+	if err != nil {
+		return nil, err
+	}
+	fail := func(err error) ([]transport.Medium, error) {
+		for _, m := range media {
+			_ = m.Close() // nothing was sent on it
+		}
+		return nil, err
+	}
+	for _, m := range c.Media {
+		if m.Kind != "serial" {
+			continue
+		}
+		line, err := serial.Open(serial.Spec{Device: m.Interface, Baud: m.Baud})
+		if err != nil {
+			return fail(err)
+		}
+		media = append(media, line)
+	}
+	for _, p := range c.PingNodes {
+		kind := "ping"
+		switch {
+		case p.Group:
+			kind = "ping_group"
+		case p.V6:
+			kind = "ping6"
+		}
+		node, err := ping.Open(ping.Spec{Kind: kind, Name: p.Name, Hosts: p.Hosts})
+		if err != nil {
+			return fail(err)
+		}
+		media = append(media, node)
+	}
+	return media, nil
+}
+
+// scriptDir is where scripts run, as the original's do.
+func (d *daemonProcess) scriptDir() string { return filepath.Join(d.paths.State, "cores", "root") }
+
+// groups are the resource groups of haresources, in file order.
+func (d *daemonProcess) groups() []*resources.Group {
+	if d.flags.unmanaged {
+		return nil
+	}
+	t := d.config.TOML
+	lib := resources.NewLibrary(resources.Options{
+		ResourceDir: filepath.Join(d.paths.Config, "resource.d"),
+		InitDir:     filepath.Join(d.root, "/etc/init.d"),
+		Builtin: ipaddr.Factories(ipaddr.Options{
+			Announce: ipaddr.Announce{
+				Burst: t.Announce.Burst, Interval: time.Duration(t.Announce.Interval), Refresh: time.Duration(t.Announce.Refresh),
+			},
+			Log: d.event,
+		}),
+		Env: d.scriptEnv, Dir: d.scriptDir(),
+		Budgets: resources.Budgets{Start: time.Duration(t.Scripts.Start), Stop: time.Duration(t.Scripts.Stop), Status: time.Duration(t.Scripts.Status)},
+		Log:     d.event,
+	})
+	var groups []*resources.Group
+	for _, g := range d.config.Groups {
+		groups = append(groups, lib.Group(g.Node, g.Resources))
+	}
+	return groups
+}
+
+// event writes a line of the resource groups as the original's scripts would.
+func (d *daemonProcess) event(e resources.Event) {
+	r := logging.Record{Level: levelWords[e.Level], Script: e.Tag, Word: e.Level + ":", Text: e.Classic, Msg: e.Msg}
+	for i := 0; i+1 < len(e.Attrs); i += 2 {
+		if key, ok := e.Attrs[i].(string); ok {
+			r.Attrs = append(r.Attrs, logging.Attr{Key: key, Value: e.Attrs[i+1]})
+		}
+	}
+	d.log.Write(r)
+}
+
+// heldLimit bounds the question what a crashed predecessor left running.
+const heldLimit = 5 * time.Second
+
+// findHeld looks for what a crashed predecessor left running. A side of which
+// all groups run is held on: the engine keeps it unless the other node claims
+// it. A side of which only some run is released first: this node cannot be sure
+// what it owns, and asks afterwards.
+func (d *daemonProcess) findHeld(groups []*resources.Group) cluster.Set {
+	ctx, cancel := context.WithTimeout(context.Background(), heldLimit)
+	defer cancel()
+	running := map[cluster.Set][]*resources.Group{}
+	total := map[cluster.Set]int{}
+	for i, g := range groups {
+		side := cluster.Foreign
+		if d.config.Groups[i].Node == d.config.Self {
+			side = cluster.Local
+		}
+		total[side]++
+		found, err := g.FirstRunning(ctx)
+		if err != nil {
+			d.log.Printf(cluster.Warn, "cannot tell whether group %s runs already: %v", g.Key(), err)
+		}
+		if found {
+			running[side] = append(running[side], g)
+		}
+	}
+	held := cluster.None
+	for _, side := range []cluster.Set{cluster.Local, cluster.Foreign} {
+		switch len(running[side]) {
+		case 0:
+		case total[side]:
+			held |= side
+			d.log.Printf(cluster.Warn, "%s resources were found running at start: they are kept unless the other node claims them", side)
+		default:
+			d.log.Printf(cluster.Warn, "only some of the %s resources were found running at start: they are released", side)
+			for _, g := range running[side] {
+				if err := g.Give(context.Background()); err != nil {
+					d.log.Printf(cluster.Error, "%v", err)
+				}
+			}
+		}
+	}
+	return held
+}
+
+// scriptEnv is the environment of all scripts, beside what they inherit.
+func (d *daemonProcess) scriptEnv() []string {
+	c := d.config
+	env := []string{
+		"HA_CURHOST=" + c.Self,
+		"HA_DIR=" + d.paths.Config,
+		"HA_FUNCS=" + d.paths.Config + "//shellfuncs",
+		"HA_DATEFMT=%Y/%m/%d_%T\t",
+		"HA_LOGFILE=" + orNull(c.Logfile),
+		"HA_DEBUGLOG=" + orNull(c.Debugfile),
+		"HA_RESOURCEDIR=" + filepath.Join(d.paths.Config, "resource.d"),
+		"HA_RCDIR=" + filepath.Join(d.paths.Config, "rc.d"),
+		"HA_FIFO=" + d.paths.FIFO(),
+		"HA_RSCTMP=" + filepath.Join(d.paths.Run, "rsctmp"),
+		"HA_BIN=/usr/libexec/heartbeat",
+		"HA_NOARCHBIN=/usr/share/heartbeat",
+		"HA_LOGD=no",
+		"OCF_ROOT=/usr/lib/ocf",
+	}
+	if c.LogFacility != "" {
+		env = append(env, "HA_LOGFACILITY="+c.LogFacility)
+	}
+	for _, p := range c.Params {
+		env = append(env, "HA_"+p.Name+"="+p.Value)
+	}
+	if level := d.log.Debug(); level > 0 {
+		env = append(env, "HA_debug="+strconv.Itoa(level))
+	}
+	for _, e := range c.Env {
+		env = append(env, "HA_"+e[0]+"="+e[1])
+	}
+	path := "/usr/share/heartbeat:/usr/libexec/heartbeat:" + os.Getenv("PATH")
+	if os.Getenv("PATH") == "" {
+		path += "/usr/sbin:/usr/bin:/sbin:/bin"
+	}
+	return append(env, "PATH="+path)
+}
+
+// messageEnv is the environment of scripts that run for a message.
+func (d *daemonProcess) messageEnv() []string {
+	env := d.scriptEnv()
+	if d.config.Failback != cluster.FailbackLegacy {
+		env = append(env, "HA_NICEFAILBACK=yes")
+	}
+	return env
+}
+
+func orNull(path string) string {
+	if path == "" {
+		return "/dev/null"
+	}
+	return path
+}
+
+// logOwner is hacluster:haclient, or nobody if they do not exist.
+func logOwner() (uid, gid int) {
+	u, err := user.Lookup("hacluster")
+	if err != nil {
+		return -1, -1
+	}
+	g, err := user.LookupGroup("haclient")
+	if err != nil {
+		return -1, -1
+	}
+	uid, err1 := strconv.Atoi(u.Uid)
+	gid, err2 := strconv.Atoi(g.Gid)
+	if err1 != nil || err2 != nil {
+		return -1, -1
+	}
+	return uid, gid
+}
