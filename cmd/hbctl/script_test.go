@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -34,8 +35,21 @@ const patience = 30 * time.Second
 type stage struct {
 	socket string
 	node   *testNode
-	stop   func() // of the daemon that runs; nil when none does
 	fifo   *os.File
+
+	mu   sync.Mutex
+	stop func() // of the daemon that runs; nil when none does
+}
+
+// run ends the daemon that runs, and takes note of how to end the next one.
+func (s *stage) run(stop func()) {
+	s.mu.Lock()
+	old := s.stop
+	s.stop = stop
+	s.mu.Unlock()
+	if old != nil {
+		old()
+	}
 }
 
 type stageKey struct{}
@@ -51,9 +65,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("HEARTBEAT_SOCKET", s.socket)
 			env.Setenv("TZ", "UTC")
 			env.Defer(func() {
-				if s.stop != nil {
-					s.stop()
-				}
+				s.run(nil)
 				if s.fifo != nil {
 					s.fifo.Close()
 				}
@@ -88,10 +100,7 @@ func code(ts *testscript.TestScript, _ bool, args []string) {
 // node MODE [STEP...] starts a daemon, or a different one.
 func startNode(ts *testscript.TestScript, _ bool, args []string) {
 	s := of(ts)
-	if s.stop != nil {
-		s.stop()
-		s.stop = nil
-	}
+	s.run(nil)
 	n := &testNode{status: exampleStatus(), events: exampleEvents(), steps: args[1:]}
 	switch args[0] {
 	case "example", "accept":
@@ -105,13 +114,13 @@ func startNode(ts *testscript.TestScript, _ bool, args []string) {
 	case "refuse", "fail":
 		n.err = errFlux
 	case "vanish":
-		n.then = func() { s.stop() }
+		n.then = func() { s.run(nil) }
 	case "restart":
 		n.then = func() {
-			s.stop()
+			s.run(nil)
 			stop, err := serveNode(s.socket, n)
 			ts.Check(err)
-			s.stop = stop
+			s.run(stop)
 		}
 	case "left":
 		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: s.socket, Net: "unix"})
@@ -124,7 +133,8 @@ func startNode(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	stop, err := serveNode(s.socket, n)
 	ts.Check(err)
-	s.node, s.stop = n, stop
+	s.node = n
+	s.run(stop)
 }
 
 // ordered VERB SET FROM waits until the daemon's last order is that one; FROM
