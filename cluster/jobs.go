@@ -73,10 +73,11 @@ func (m *Machine) pump() {
 func (m *Machine) startQueued(q queued) {
 	switch q.Why {
 	case whyMachDown:
-		if m.st.Shutdown >= shutdownReleasing {
+		if m.st.Shutdown >= shutdownReleasing || m.cfg.Failback != FailbackLegacy && !m.st.Mine.Has(Foreign) {
+			m.st.Takeover = false
 			return
 		}
-		m.run(job{Why: whyMachDown, Kind: JobTake, Set: Foreign, Node: q.Node, Keys: m.keys(Foreign)}, q.Node+" is dead or has shut down")
+		m.run(job{Why: whyMachDown, Kind: JobTake, Set: Foreign, Node: q.Node, Keys: m.keys(Foreign)}, q.Reason)
 	case whyRequested:
 		if set := m.keySet(q.Key); set == None || m.st.Shutdown >= shutdownReleasing || m.cfg.Failback != FailbackLegacy && !m.st.Mine.Has(set) {
 			return
@@ -121,6 +122,7 @@ func (m *Machine) jobDone(ev JobDone) {
 			m.acquired("ip-request-resp")
 		}
 	case whyReleaseIP:
+		m.st.Mine &^= j.Set
 		m.send(IPRequestResp{Dest: j.Node, Key: j.Keys[0], WeOwn: true, OK: ok})
 	case whyShutdown:
 		if ok {

@@ -131,6 +131,8 @@ type state struct {
 	Ask      timer
 	AskNext  int
 	Lateness time.Duration
+	// StallFrom and StallTo are when this node last did not run.
+	StallFrom, StallTo Instant
 	// Doubt: we did not run for longer than the others' patience, and are
 	// looking for signs that they did.
 	Doubt doubt
@@ -237,6 +239,8 @@ type queued struct {
 	Set   Set
 	Reply string // node that asked (whyReleaseIP)
 	Msg   [][2]string
+	// Reason is why, for whyMachDown.
+	Reason string
 }
 
 // groupState is one group as this node works on it.
@@ -428,15 +432,26 @@ func (m *Machine) noteStall() {
 	if late < m.cfg.Deadtime/10 {
 		return
 	}
+	m.st.StallFrom, m.st.StallTo = max(due, m.st.LastStep), m.now
 	for i := range m.st.Nodes {
 		n := &m.st.Nodes[i]
-		n.Credit = min(n.Credit+late, m.patience(n))
+		from := m.st.StartAt
+		if n.Heard {
+			from = n.HeardAt
+		}
+		n.Credit = min(n.Credit+late, m.now.Sub(from)) // never more than the whole patience from now on
 	}
 	m.log(Warn, fmt.Sprintf("This node did not run for %d ms", late.Milliseconds()), "late step: this node did not run", "late", late)
 	silent := m.now.Sub(m.st.BeatAt)
 	if silent >= m.myDt() && m.st.CommUp && !m.st.Silent && m.st.Shutdown == shutdownNo && m.peerAlive() {
 		m.st.Doubt = doubt{true, m.st.BeatAt.Add(m.myDt()), m.now}
 	}
+}
+
+// stalledSince is how long of the time since t this node did not run, as far
+// as its last stall goes.
+func (m *Machine) stalledSince(t Instant) time.Duration {
+	return max(m.st.StallTo.Sub(max(t, m.st.StallFrom)), 0)
 }
 
 // doubted looks at the arrival time of a packet while we are in doubt. It

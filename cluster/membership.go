@@ -33,6 +33,8 @@ type link struct {
 	Up      bool
 	HeardAt Instant
 	OneWay  bool
+	// Unlike: since when we and the node say different things of this link.
+	Unlike timer
 }
 
 func newNode(name string, ping bool, links []string) node {
@@ -269,7 +271,8 @@ func (m *Machine) status(n *node, msg Status, ev Heard) {
 			m.warn(fmt.Sprintf("Late heartbeat: Node %s: interval %d ms", n.Name, interval.Milliseconds()), "keepalive late", "node", n.Name, "interval", interval)
 		}
 	}
-	n.Heard, n.HeardAt, n.Credit = true, max(ev.At, n.HeardAt), 0
+	n.Heard, n.HeardAt = true, max(ev.At, n.HeardAt)
+	n.Credit = m.stalledSince(n.HeardAt)
 	n.HeardSince = true
 	if msg.Dt > 0 {
 		n.Dt = msg.Dt
@@ -315,8 +318,14 @@ func (m *Machine) oneWay(n *node) {
 	}
 	for i := range n.Links {
 		l := &n.Links[i]
-		settled := m.now.Sub(m.st.StartAt) > m.cfg.Deadtime+youngExtra
-		oneWay := settled && l.Up != hearsUs[l.Name]
+		if l.Up == hearsUs[l.Name] {
+			l.Unlike.stop()
+		} else if !l.Unlike.On {
+			l.Unlike.set(m.now, "")
+		}
+		// For a while after a change the two must differ: the news travels
+		// with the keepalives.
+		oneWay := l.Unlike.On && m.now.Sub(l.Unlike.At) > m.cfg.Warntime
 		if oneWay == l.OneWay {
 			continue
 		}
@@ -347,7 +356,8 @@ func (m *Machine) pingReply(ev PingReply) {
 			m.declareDead(n, fmt.Sprintf("%s did not answer for %v", n.Name, interval.Round(time.Millisecond)))
 		}
 	}
-	n.Heard, n.HeardAt, n.Credit, n.HeardSince = true, max(ev.At, n.HeardAt), 0, true
+	n.Heard, n.HeardAt, n.HeardSince = true, max(ev.At, n.HeardAt), true
+	n.Credit = m.stalledSince(n.HeardAt)
 	if n.State != "ping" {
 		m.info(fmt.Sprintf("Status update for node %s: status ping", n.Name), "node status", "node", n.Name, "status", "ping")
 		m.record("node", n.Name+" answers", "ping reply")

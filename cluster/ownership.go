@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -97,6 +98,7 @@ func (m *Machine) otherResource(from string, msg Resource) {
 			m.info("remote resource transition completed.", "other node settled", "node", from, "holds", m.st.Theirs.String())
 			m.st.OtherStable = true
 			m.sayResource(m.st.Phase == PhaseStable, "")
+			m.resolve(from, msg)
 			m.tryFailback()
 		}
 	case No:
@@ -114,7 +116,9 @@ func (m *Machine) otherResource(from string, msg Resource) {
 	if msg.Stable == Yes && m.cfg.Failback != FailbackOn && m.st.Theirs.Has(Foreign) {
 		m.acquired("T_RESOURCES(them)")
 	}
-	m.resolve(from, msg)
+	if !became {
+		m.resolve(from, msg)
+	}
 	m.audit()
 }
 
@@ -153,6 +157,9 @@ func (m *Machine) resolve(from string, msg Resource) {
 	if keep := both &^ lose; keep != None {
 		m.record("owner", fmt.Sprintf("keeps %s resources that %s claims too", keep, from), "it was the owner before the nodes lost each other, or is the preferred one")
 		m.sayResource(true, "")
+		if slices.ContainsFunc(m.keys(keep), m.busy) {
+			return
+		}
 		m.run(job{Why: whyConfirm, Kind: JobTake, Set: keep, Keys: m.keys(keep)}, "announced again: "+from+" claimed it too")
 	}
 }
@@ -295,7 +302,7 @@ func (m *Machine) takeover(name, reason string) {
 	}
 	m.info(fmt.Sprintf("Resources being acquired from %s.", name), "taking over", "node", name, "reason", reason)
 	m.record("owner", "takes over from "+name, reason)
-	m.enqueue(queued{Why: whyMachDown, Node: name})
+	m.enqueue(queued{Why: whyMachDown, Node: name, Reason: reason})
 	m.st.Took |= Foreign
 	if !m.st.Mine.Has(Local) {
 		m.st.Took |= Local
@@ -309,6 +316,10 @@ func (m *Machine) takeover(name, reason string) {
 
 // machDown is the end of taking a dead node's groups.
 func (m *Machine) machDown(node string) {
+	if m.cfg.Failback != FailbackLegacy && !m.st.Mine.Has(Foreign) {
+		m.st.Takeover = false // let go of meanwhile
+		return
+	}
 	if m.cfg.Failback != FailbackLegacy {
 		m.send(Resource{Hold: Foreign, Info: "mach_down"})
 	}
@@ -350,7 +361,8 @@ func (m *Machine) tryFailback() {
 		m.st.FailbackTry.stop()
 		return
 	}
-	if m.st.Standby != StandbyNot || !m.st.OtherStable || m.st.Phase != PhaseStable {
+	overlap := m.peerNew() && m.st.Mine&m.st.Theirs.Mirror() != None
+	if m.st.Standby != StandbyNot || !m.st.OtherStable || m.st.Phase != PhaseStable || overlap {
 		m.st.FailbackTry.set(m.now.Add(failbackPause), "handing resources back")
 		return
 	}

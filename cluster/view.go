@@ -108,7 +108,7 @@ func (m *Machine) nodeView(n *node) NodeView {
 		v.HeardAt = n.HeardAt
 	}
 	for _, l := range n.Links {
-		v.Links = append(v.Links, LinkView(l))
+		v.Links = append(v.Links, LinkView{l.Name, l.Up, l.HeardAt, l.OneWay})
 	}
 	return v
 }

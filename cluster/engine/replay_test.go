@@ -496,7 +496,7 @@ func (r *replay) job(now float64, j cluster.Job) {
 		sign = "t=ip-request-resp"
 	case j.Kind == cluster.JobGive:
 		sign = "t=shutdone"
-	case strings.Contains(j.Reason, "is dead or has shut down"):
+	case strings.Contains(j.Reason, " dead: ") || strings.Contains(j.Reason, "shut down and released"):
 		sign = "info=mach_down"
 	}
 	for _, w := range r.want {
