@@ -570,6 +570,32 @@ func TestGiveEndsTake(t *testing.T) {
 	})
 }
 
+// TestGiveOutrunsWaitingTake: a Take that was waiting before the Give came does not
+// start anything first.
+func TestGiveOutrunsWaitingTake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		f := &fake{act: func(ctx context.Context, call string) error {
+			time.Sleep(time.Second) // deaf to its context
+			return nil
+		}}
+		g := m.fakeGroup(f, resources.Options{}, "192.0.2.1", "192.0.2.2")
+		taken := make(chan error, 2)
+		for range 2 {
+			go func() { taken <- g.Take(context.Background()) }()
+			synctest.Wait()
+		}
+		give(t, g)
+		for range 2 {
+			var interrupted *resources.Interrupted
+			if err := <-taken; !errors.As(err, &interrupted) {
+				t.Errorf("take: %v", err)
+			}
+		}
+		equal(t, "calls", f.calls, []string{"192.0.2.1 start", "192.0.2.2 stop", "192.0.2.1 stop"})
+	})
+}
+
 // TestCancelledTake stops nothing: whoever cancelled it gives the group.
 func TestCancelledTake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

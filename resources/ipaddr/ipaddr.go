@@ -452,7 +452,7 @@ func (a *address) Stop(ctx context.Context) error {
 	}
 	// Without the interface, or a way to it, there may be no such address: the
 	// look into the kernel decides that, not the error.
-	if goneErr := a.gone(err == nil); goneErr != nil {
+	if goneErr := a.gone(); goneErr != nil {
 		if err != nil {
 			return fmt.Errorf("%w (%w)", err, goneErr)
 		}
@@ -513,15 +513,12 @@ func (n *network) secondariesOf(p place) ([]netlink.Addr, error) {
 	return others, nil
 }
 
-// gone returns nil when no interface but lo has the address. After a successful
-// removal the route tells; else all addresses are looked through, since one on an
-// interface that is down has no route.
-func (a *address) gone(removed bool) error {
-	if removed {
-		local, _, err := a.net.localOn(a.spec.addr)
-		if err != nil || !local {
-			return err
-		}
+// gone returns nil when no interface but lo has the address. (One on an interface
+// that is down counts: the machine answers for it on the others.)
+func (a *address) gone() error {
+	local, _, err := a.net.localOn(a.spec.addr)
+	if err != nil || !local {
+		return err
 	}
 	holders, err := a.net.holders(a.spec.addr)
 	if err != nil {

@@ -127,7 +127,7 @@ func TestForms(t *testing.T) {
 		name, entry, want string
 	}{
 		{"bare address", "10.1.0.10", "10.1.0.10/24 secondary"},
-		{"most specific route", "10.1.1.10", "10.1.1.10/28 secondary"},
+		{"most specific route", "10.1.0.20", "10.1.0.20/28 secondary"},
 		{"prefix length", "10.1.0.10/26", "10.1.0.10/26"},
 		{"netmask", "10.1.0.10/255.255.255.0", "10.1.0.10/24 secondary"},
 		{"host address", "IPaddr::10.1.0.10/32", "10.1.0.10/32"},
@@ -141,7 +141,7 @@ func TestForms(t *testing.T) {
 		{"IPv6 host address", "IPaddr2::fd09::10/128/NIC", "fd09::10/128"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			l := newLab(t, "10.1.0.1/24", "10.1.1.1/28", "fd01::1/64")
+			l := newLab(t, "10.1.0.1/24", "10.1.0.17/28", "fd01::1/64")
 			own := l.addrs(t)
 			entry, want := strings.ReplaceAll(c.entry, "NIC", l.nic), strings.ReplaceAll(c.want, "NIC", l.nic)
 			r := factoriesWith(Options{})(t, entry)
@@ -459,8 +459,7 @@ func TestComesBackWithTheInterface(t *testing.T) {
 	must(t, netlink.LinkDel(l.link(t)))
 	eventually(t, "line in the log", func() bool { return events.has("cannot be put back: ") })
 	wantState(t, r, resources.Stopped)
-	must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: l.nic}, PeerName: l.nic, PeerNamespace: netlink.NsFd(l.peer)}))
-	must(t, netlink.LinkSetUp(l.link(t)))
+	l.plugIn(t)
 	eventually(t, "address is back", func() bool { return len(l.addrs(t)) == 1 })
 	l.want(t, "10.1.0.10/24")
 	stop(t, r)
@@ -521,13 +520,97 @@ func TestStaysAway(t *testing.T) {
 	}
 }
 
-// TestLostSubscription: the watcher's channel ends; removals are still repaired.
-func TestLostSubscription(t *testing.T) {
+// TestTendAfterStop: the announcer may have chosen the address just before it was
+// stopped.
+func TestTendAfterStop(t *testing.T) {
 	l := newLab(t)
-	n := newNetwork(Options{Announce: Announce{Burst: 1}, Log: func(resources.Event) {}})
+	var events log
+	r := factoriesWith(Options{Log: events.add})(t, "IPaddr::10.1.0.10/24/"+l.nic).(*address)
+	start(t, r)
+	stop(t, r)
+	wire := l.capture(t, ethernet.EtherTypeARP)
+	r.tend()
+	l.want(t)
+	if events.has("") {
+		t.Errorf("it is missed: %q", events.list)
+	}
+	r.net.mu.Lock()
+	if len(r.net.owned) != 0 || !r.next.IsZero() {
+		t.Error("a stopped address is still to be looked after")
+	}
+	r.net.mu.Unlock()
+	marker := factoriesWith(Options{})(t, "IPaddr::10.1.0.99/24/"+l.nic)
+	start(t, marker)
+	defer stop(t, marker)
+	wire.frame(t, func(f *ethernet.Frame) bool {
+		var p arp.Packet
+		if p.UnmarshalBinary(f.Payload) == nil && p.SenderIP == netip.MustParseAddr("10.1.0.10") {
+			t.Error("announced after the stop")
+		}
+		return p.SenderIP == netip.MustParseAddr("10.1.0.99")
+	})
+}
+
+// quietNetwork is one that nobody watches, so that what it remembers may be old.
+func quietNetwork(t *testing.T) *network {
+	t.Helper()
+	n := newNetwork(Options{Announce: DefaultAnnounce, Log: func(resources.Event) {}})
 	var err error
 	n.h, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 	must(t, err)
+	t.Cleanup(n.h.Close)
+	return n
+}
+
+// TestInterfaceMadeAnew: the interface of that name is another one than a moment ago.
+func TestInterfaceMadeAnew(t *testing.T) {
+	l := newLab(t)
+	r, err := quietNetwork(t).factory("IPaddr", kind{v4: true})([]string{"10.1.0.10/24/" + l.nic})
+	must(t, err)
+	anew := func() {
+		t.Helper()
+		must(t, netlink.LinkDel(l.link(t)))
+		l.plugIn(t)
+	}
+	start(t, r)
+	anew()
+	start(t, r)
+	l.want(t, "10.1.0.10/24")
+	anew()
+	l.add(t, "10.1.0.10/24")
+	stop(t, r)
+	l.want(t)
+}
+
+// TestOwnRouteCounts: an address brings a route that is the most specific for the
+// next one.
+func TestOwnRouteCounts(t *testing.T) {
+	l := newLab(t, "10.1.0.1/16")
+	build := factoriesWith(Options{})
+	for _, entry := range []string{"10.1.9.9", "10.1.5.10/24/" + l.nic, "10.1.5.20"} {
+		r := build(t, entry)
+		start(t, r)
+		defer stop(t, r)
+	}
+	l.want(t, "10.1.0.1/16", "10.1.9.9/16 secondary", "10.1.5.10/24", "10.1.5.20/24 secondary")
+}
+
+// TestNoDAD: an IPv6 address is not on probation.
+func TestNoDAD(t *testing.T) {
+	l := newLab(t)
+	r := factoriesWith(Options{})(t, "IPv6addr::fd01::10/64/"+l.nic).(*address)
+	start(t, r)
+	defer stop(t, r)
+	found, err := r.net.lookup6(r.spec.addr, 0)
+	if err != nil || found.index != l.link(t).Attrs().Index || found.flags&unix.IFA_F_NODAD == 0 {
+		t.Errorf("found %+v (%v)", found, err)
+	}
+}
+
+// TestLostSubscription: the watcher's channel ends; removals are still repaired.
+func TestLostSubscription(t *testing.T) {
+	l := newLab(t)
+	n := quietNetwork(t)
 	ended := subscription[netlink.AddrUpdate]{make(chan netlink.AddrUpdate), make(chan struct{})}
 	go follow(n, n.addrFeed(), ended)
 	go n.tendAll()

@@ -71,8 +71,7 @@ func newLab(t testing.TB, addrs ...string) *lab {
 	t.Helper()
 	l := &lab{nic: fmt.Sprintf("eth%d", labs.Add(1))}
 	l.peer = newNamespace(t)
-	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: l.nic}, PeerName: l.nic, PeerNamespace: netlink.NsFd(l.peer)}
-	must(t, netlink.LinkAdd(veth))
+	l.plugIn(t)
 	t.Cleanup(func() {
 		if link, err := netlink.LinkByName(l.nic); err == nil {
 			_ = netlink.LinkDel(link)
@@ -87,12 +86,18 @@ func newLab(t testing.TB, addrs ...string) *lab {
 	l.far, err = h.LinkByName(l.nic)
 	must(t, err)
 	must(t, h.LinkSetUp(l.far))
-	must(t, netlink.LinkSetUp(l.link(t)))
 	for _, a := range addrs {
 		l.add(t, a)
 	}
 	l.waitCarrier(t)
 	return l
+}
+
+// plugIn makes the pair; our end is up.
+func (l *lab) plugIn(t testing.TB) {
+	t.Helper()
+	must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: l.nic}, PeerName: l.nic, PeerNamespace: netlink.NsFd(l.peer)}))
+	must(t, netlink.LinkSetUp(l.link(t)))
 }
 
 func newNamespace(t testing.TB) netns.NsHandle {

@@ -287,6 +287,12 @@ func TestTrim(t *testing.T) {
 	if out.Head != string(chunk) || out.Tail != string(chunk) {
 		t.Error("head or tail was lost")
 	}
+	if _, err := c.file.Write(chunk); !errors.Is(err, unix.EPERM) {
+		t.Errorf("after the end it still takes more: %v", err)
+	}
+	if err := unix.Fstat(c.fd(), &st); err != nil || st.Blocks != 0 {
+		t.Errorf("after the end it holds %d blocks (%v)", st.Blocks, err)
+	}
 }
 
 // TestDaemonLeftBehind: it neither holds the script's end up nor is it harmed when
