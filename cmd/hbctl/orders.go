@@ -69,7 +69,7 @@ func (s *session) order(ctx context.Context, o control.Order, wait bool) error {
 	return nil
 }
 
-// The time that a daemon has to be gone, or back, after it hung up.
+// The time that a daemon has to be gone, or back, after its last word.
 const (
 	settleLimit = 30 * time.Second
 	settlePause = 50 * time.Millisecond
@@ -84,10 +84,11 @@ ends the daemon. Waits until it is gone.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			err := s.order(cmd.Context(), control.Order{Verb: control.VerbStop}, true)
-			if err != nil && !s.settled(cmd.Context(), err, func(_ control.Status, err error) bool {
-				return errors.Is(err, control.ErrNoDaemon)
-			}) {
+			if err != nil && !hungUp(err) {
 				return err
+			}
+			if !s.settled(cmd.Context(), func(err error) bool { return errors.Is(err, control.ErrNoDaemon) }) {
+				return &exitError{code: exitFailed, text: "the daemon still runs: see its log"}
 			}
 			fmt.Fprintln(s.stdout, "heartbeat is stopped")
 			return nil
@@ -126,25 +127,29 @@ resources, its sequence numbers and its sockets: after an upgrade nothing moves.
 // hangs up: the order has succeeded when the new one answers.
 func (s *session) inPlace(ctx context.Context, verb string) error {
 	err := s.order(ctx, control.Order{Verb: verb}, true)
-	if err != nil && s.settled(ctx, err, func(_ control.Status, err error) bool { return err == nil }) {
+	if hungUp(err) && s.settled(ctx, func(err error) bool { return err == nil }) {
 		fmt.Fprintln(s.stdout, "heartbeat is running again")
 		return nil
 	}
 	return err
 }
 
-// settled waits, after the daemon hung up on an order, until done is true of
-// its status. It reports false at once when cause is anything else.
-func (s *session) settled(ctx context.Context, cause error, done func(control.Status, error) bool) bool {
-	if exit, ok := errors.AsType[*exitError](cause); !ok || !exit.hungUp {
-		return false
-	}
+// hungUp reports whether the daemon closed the connection before it told the
+// outcome of an order.
+func hungUp(err error) bool {
+	exit, ok := errors.AsType[*exitError](err)
+	return ok && exit.hungUp
+}
+
+// settled asks a daemon that ends or begins for its status until the error of
+// that is as wanted. It reports false when that takes too long.
+func (s *session) settled(ctx context.Context, wanted func(error) bool) bool {
 	ctx, cancel := context.WithTimeout(ctx, settleLimit)
 	defer cancel()
 	tick := time.NewTicker(settlePause)
 	defer tick.Stop()
 	for {
-		if done(s.client().Status(ctx)) {
+		if _, err := s.client().Status(ctx); wanted(err) {
 			return true
 		}
 		select {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -74,11 +73,9 @@ func socketPath() string {
 	return cfg.TOML.ControlSocket
 }
 
-// sentence is an error of the control API with what to do about it.
+// sentence is an error of the control API for people.
 func sentence(err error) string {
 	switch {
-	case errors.Is(err, control.ErrPermission):
-		return fmt.Sprintf("%v; orders are for root and members of group %s", err, control.DefaultGroup)
 	case errors.Is(err, context.DeadlineExceeded):
 		return control.ErrTimeout.Error()
 	case errors.Is(err, context.Canceled):

@@ -115,6 +115,9 @@ func startNode(ts *testscript.TestScript, _ bool, args []string) {
 		n.err = errFlux
 	case "vanish":
 		n.then = func() { s.run(nil) }
+	case "linger":
+		// Its last word comes a while before its end.
+		n.then = func() { time.AfterFunc(300*time.Millisecond, func() { s.run(nil) }) }
 	case "restart":
 		n.then = func() {
 			s.run(nil)
