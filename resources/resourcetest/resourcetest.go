@@ -38,10 +38,11 @@ func Run(t *testing.T, make func(t *testing.T) resources.Resource) {
 					t.Errorf("stop at the end: %v", err)
 				}
 			})
-			if r.Name() == "" || r.Name() != r.Name() {
-				t.Error("the name is empty or changes")
-			}
+			name := r.Name()
 			check.run(t, r)
+			if name == "" || r.Name() != name {
+				t.Errorf("the name is empty or changes: %q, %q", name, r.Name())
+			}
 		})
 	}
 }
