@@ -75,6 +75,9 @@ func Serve(ctx context.Context, l net.Listener, b Backend, o Options) error {
 	defer stop()
 	err := hs.Serve(&limited{Listener: l, uids: map[uint32]int{}})
 	if ctx.Err() != nil {
+		// Serve returns at the beginning of Close; this waits for its end, so
+		// that no answer is given after our return.
+		hs.Close()
 		return nil
 	}
 	return fmt.Errorf("serve control socket: %w", err)
