@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -330,6 +331,38 @@ func TestVersion(t *testing.T) {
 	out, err := exec.Command(filepath.Join(build, "hbctl"), "--socket", filepath.Join(t.TempDir(), "none"), "version").CombinedOutput()
 	if want := "hbctl: 1.2.3-test\ndaemon: not running\n"; err != nil || string(out) != want {
 		t.Errorf("hbctl version: %v, %q; want %q", err, out, want)
+	}
+}
+
+// TestSamples: with the comment signs of the examples taken away the samples are a
+// good configuration, and the one of heartbeat.toml shows the defaults.
+func TestSamples(t *testing.T) {
+	examples := func(name, example string) config.File {
+		text, err := os.ReadFile("doc/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return config.File{Data: regexp.MustCompile("(?m)^# ?("+example+")").ReplaceAll(text, []byte("$1"))}
+	}
+	files := config.Files{
+		HACF:        examples("ha.cf", `[a-z]+file|bcast|[um]cast|baud|serial|node|ping`),
+		AuthKeys:    examples("authkeys", `auth 1|1 sha1`),
+		HAResources: examples("haresources", `alpha  |      +[a-zA-Z]`),
+	}
+	defaults, _ := config.Parse(files)
+	files.TOML = examples("heartbeat.toml", `[a-z_]+ = |\[`)
+	cfg, problems := config.Parse(files)
+	for _, p := range problems.Report() {
+		// Info is said of every configuration with these lines.
+		if p.Severity == config.Error || p.Severity == config.Warn {
+			t.Error(p)
+		}
+	}
+	if len(cfg.Nodes) != 2 || len(cfg.Media) != 4 || len(cfg.Groups) != 2 || cfg.Auth.Outbound != 1 {
+		t.Errorf("the samples give %d nodes, %d media, %d groups, key %d", len(cfg.Nodes), len(cfg.Media), len(cfg.Groups), cfg.Auth.Outbound)
+	}
+	if cfg.TOML != defaults.TOML {
+		t.Errorf("the sample says %+v, the defaults are %+v", cfg.TOML, defaults.TOML)
 	}
 }
 

@@ -3,7 +3,9 @@ package etc
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -317,6 +319,63 @@ func TestSanity(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestUnit does with heartbeat.service what systemd does: start it, hear that it
+// is ready and that its loop goes round, reload it, end it.
+func TestUnit(t *testing.T) {
+	t.Parallel()
+	unit, err := os.ReadFile(filepath.Join(stage, "usr/lib/systemd/system/heartbeat.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	setting := func(key string) string {
+		_, rest, _ := strings.Cut(string(unit), "\n"+key+"=")
+		value, _, _ := strings.Cut(rest, "\n")
+		return value
+	}
+	if setting("Type") != "notify" || setting("KillMode") != "process" || setting("WatchdogSec") == "" {
+		t.Errorf("Type=%s KillMode=%s WatchdogSec=%s", setting("Type"), setting("KillMode"), setting("WatchdogSec"))
+	}
+	m := newMachine(t, "ours")
+	// The node's /var/log is a directory of the lab: a socket there is seen by both.
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: m.Path("/var/log/notify"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	hears := func(want string) {
+		t.Helper()
+		buf := make([]byte, 4096)
+		if err := socket.SetReadDeadline(time.Now().Add(limit)); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			n, err := socket.Read(buf)
+			if err != nil {
+				t.Fatalf("systemd waits for %s: %v", want, err)
+			}
+			if slices.Contains(strings.Split(string(buf[:n]), "\n"), want) {
+				return
+			}
+		}
+	}
+	argv := append([]string{"env", "NOTIFY_SOCKET=/var/log/notify", "WATCHDOG_USEC=1000000"}, strings.Fields(setting("ExecStart"))...)
+	if err := m.Start("/var/log/journal", argv...); err != nil {
+		t.Fatal(err)
+	}
+	hears("READY=1")
+	hears("WATCHDOG=1")
+	m.holds(settings().Addrs[0], true)
+	m.must(strings.Fields(setting("ExecReload"))...)
+	hears("READY=1")
+	pid := m.pid()
+	m.must("kill", "-TERM", strconv.Itoa(pid))
+	hears("STOPPING=1")
+	m.holds(settings().Addrs[0], false)
+	m.wait("the daemon has ended", func() (bool, string) {
+		return m.run("test", "-d", fmt.Sprintf("/proc/%d", pid)).Code != 0, "it runs"
+	})
 }
 
 // TestAccounts: the group and the user are made where they are missing, and what
