@@ -179,6 +179,33 @@ func TestNetworkReturns(t *testing.T) {
 	}
 }
 
+// inNamespace sends from a namespace: an interface's name is looked up in that of
+// the caller.
+type inNamespace struct {
+	transport.Medium
+	n *mediumtest.Namespace
+}
+
+func (m inNamespace) Send(packet []byte) error {
+	return m.n.Do(func() error { return m.Medium.Send(packet) })
+}
+
+// TestLinkLocal: an address with a zone follows the interface to its new index.
+func TestLinkLocal(t *testing.T) {
+	near, far := cable(t)
+	far.AddAddress(t, "eth0", "fe80::2/64")
+	m := inNamespace{open(t, near, Spec{"ping6", "router", []string{"fe80::2%eth0"}}), near}
+	hear := mediumtest.Listen(m)
+	mediumtest.Exchange(t, m, hear)
+	near.Delete(t, "eth0")
+	if err := m.Send([]byte("x")); err == nil {
+		t.Error("Send without interface reports no error")
+	}
+	connect(t, near, far)
+	far.AddAddress(t, "eth0", "fe80::2/64")
+	mediumtest.Exchange(t, m, hear)
+}
+
 func TestByName(t *testing.T) {
 	n := mediumtest.NewNamespace(t)
 	m := open(t, n, Spec{"ping", "localhost", []string{"localhost"}})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -210,6 +211,22 @@ func TestHangUp(t *testing.T) {
 	}
 }
 
+// TestHangUpInMessage: half a message from before does not swallow the first
+// one after.
+func TestHangUpInMessage(t *testing.T) {
+	c := newCable(t)
+	b := open(t, c.b, c.dir)
+	hear := mediumtest.Listen(b)
+	whole := []byte(">>>\nt=status\n<<<\n")
+	writeRaw(t, c, string(whole)+">>>\nt=sta")
+	mediumtest.Expect(t, hear, whole)
+	c.hangUp()
+	c.connect(t)
+	waitFor(t, "the line is back", func() bool { return b.(transport.Counted).Stats().Reopened > 0 })
+	writeRaw(t, c, string(whole))
+	mediumtest.Expect(t, hear, whole)
+}
+
 // TestHangUpUnread: without a reader it is the writer who notices.
 func TestHangUpUnread(t *testing.T) {
 	c := newCable(t)
@@ -293,6 +310,10 @@ func TestNobodyReads(t *testing.T) {
 			}
 		}
 	})
+	// What was cut off must not hide the begin of the next.
+	if at := regexp.MustCompile(`[^\n]>>>`).FindIndex(stream); at != nil {
+		t.Errorf("a message begins in a line: %q", stream[max(at[0]-20, 0):at[1]])
+	}
 	waitFor(t, "the end of the stall", func() bool { return a.Send(fresh) == nil })
 }
 
@@ -318,7 +339,8 @@ func TestCloseWhileStalled(t *testing.T) {
 
 // TestQueue: the oldest goes.
 func TestQueue(t *testing.T) {
-	m := &medium{current: &line{}, queued: make(chan struct{}, 1), closed: make(chan struct{})}
+	m := &medium{queued: make(chan struct{}, 1), closed: make(chan struct{}), changed: make(chan struct{})}
+	m.set(&line{}, nil)
 	for n := range queuePackets + 3 {
 		if err := m.Send([]byte{byte(n)}); err != nil {
 			t.Fatal(err)
@@ -334,6 +356,15 @@ func TestQueue(t *testing.T) {
 	}
 	if n := m.Stats().SendDrops; n != 3 {
 		t.Errorf("%d drops, want 3", n)
+	}
+	// What waited for a line that is gone is too old for the next one.
+	if err := m.Send([]byte("old")); err != nil {
+		t.Fatal(err)
+	}
+	m.set(nil, os.ErrClosed)
+	m.set(&line{}, nil)
+	if got := m.take(nil); got != nil {
+		t.Errorf("took %q after the line came back", got)
 	}
 }
 

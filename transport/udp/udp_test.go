@@ -182,6 +182,35 @@ func TestHandOver(t *testing.T) {
 	mediumtest.Exchange(t, a, mediumtest.Listen(b[1]))
 }
 
+// TestCloseSharedReader: the reader waits in the shared socket, which stays open
+// for the others. Close frees it all the same.
+func TestCloseSharedReader(t *testing.T) {
+	c := newCable(t)
+	a := open(t, c.a, nil, kinds["ucast"][0])[0]
+	b := open(t, c.b, nil, kinds["bcast"][1], kinds["ucast"][1])
+	result := make(chan error, 1)
+	go func() {
+		_, _, err := b[0].Receive(make([]byte, transport.PacketBytesMax))
+		result <- err
+	}()
+	in := b[0].(*medium).in
+	for reading := 0; reading == 0; time.Sleep(time.Millisecond) {
+		in.mu.Lock()
+		reading = in.reading
+		in.mu.Unlock()
+	}
+	b[0].Close()
+	select {
+	case err := <-result:
+		if !errors.Is(err, net.ErrClosed) {
+			t.Errorf("Receive: %v, want net.ErrClosed", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("Receive still waits after Close")
+	}
+	mediumtest.Exchange(t, a, mediumtest.Listen(b[1]))
+}
+
 // TestDeviceBinding: two networks with the same addresses stay apart.
 func TestDeviceBinding(t *testing.T) {
 	c := newCable(t)
