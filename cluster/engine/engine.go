@@ -312,7 +312,7 @@ func (e *Engine) refused(link string, err error) {
 		}
 		classic = fmt.Sprintf("string2msg_ll: node [%s] failed authentication", from)
 	case bad.Reason == message.ReasonBadDigest:
-		classic = fmt.Sprintf("authtoken does not match, authtoken=%s", bad.Received())
+		classic = fmt.Sprintf("netstring authentication failed: authtoken does not match, authtoken=%s", bad.Received())
 	case bad.Reason == message.ReasonNoAuth:
 		classic = "peel_netstring() error in getting auth string"
 	}
