@@ -38,7 +38,7 @@ const (
 	DropUnknownNode  Drop = "unknown node"  // src is not in the configuration
 	DropIncomplete   Drop = "incomplete"    // t, src, ts or seq is missing or unreadable
 	DropReplay       Drop = "replay"        // generation lower than known
-	DropStale        Drop = "stale"         // a dead node's old status, once more
+	DropStale        Drop = "stale"         // from a dead node, but not newer than what it said alive
 	DropDuplicate    Drop = "duplicate"     // the newest number again: the other medium's copy
 	DropOld          Drop = "old"           // an older number that is not missing
 	DropElsewhere    Drop = "elsewhere"     // counted, but addressed to another node
@@ -108,14 +108,16 @@ type sender struct {
 	State      string
 	Generation uint64
 	// Known is false at start and after the node was declared dead: any
-	// number is then accepted.
-	Known         bool
-	Last          uint64
-	LastStatusSeq uint64
-	Missing       []missing
-	GapAt         uint64 // the lowest number of the gap that is open
-	Trigger       uint64 // 0..9: numbers with this last digit are acknowledged
-	Acked         uint64 // what the node acknowledged of ours
+	// number above Last is then accepted, without a gap.
+	Known bool
+	// Last is the highest number of the generation. It outlives a death:
+	// within a generation numbers only grow, so whatever comes back with a
+	// lower one is a replay.
+	Last    uint64
+	Missing []missing
+	GapAt   uint64 // the lowest number of the gap that is open
+	Trigger uint64 // 0..9: numbers with this last digit are acknowledged
+	Acked   uint64 // what the node acknowledged of ours
 }
 
 type missing struct {
@@ -129,11 +131,16 @@ func NewSession(cfg SessionConfig) *Session {
 	for _, n := range cfg.Nodes {
 		s.st.Peers = append(s.st.Peers, sender{Name: n, State: "init", Trigger: s.random(10)})
 	}
-	if self := s.sender(cfg.Self); self != nil {
-		self.UUID, self.HasUUID = cfg.UUID, true
-		self.Generation = cfg.Generation
-	}
+	s.knowSelf()
 	return s
+}
+
+// knowSelf enters what the configuration says of this node.
+func (s *Session) knowSelf() {
+	if self := s.sender(s.cfg.Self); self != nil {
+		self.UUID, self.HasUUID = s.cfg.UUID, true
+		self.Generation = s.cfg.Generation
+	}
 }
 
 // Snapshot returns the state for RestoreSession.
@@ -155,6 +162,7 @@ func RestoreSession(cfg SessionConfig, snapshot json.RawMessage) (*Session, erro
 		}
 	}
 	s.st.Peers = fresh
+	s.knowSelf()
 	return s, nil
 }
 
@@ -198,7 +206,7 @@ func (s *Session) Unheard(node string) uint64 {
 }
 
 // SetState tells the session a node's state word. A node declared dead loses
-// its tracking: whatever number it returns with is accepted.
+// its tracking: whatever number above the last it returns with is accepted.
 func (s *Session) SetState(node, state string) {
 	p := s.sender(node)
 	if p == nil {
@@ -211,7 +219,7 @@ func (s *Session) SetState(node, state string) {
 }
 
 func (p *sender) forget() {
-	p.Known, p.Last, p.GapAt = false, 0, 0
+	p.Known, p.GapAt = false, 0
 	p.Missing = nil
 }
 
@@ -379,31 +387,22 @@ func (s *Session) Receive(now time.Duration, link string, m *message.Message) (v
 		return v
 	}
 	status := typ == "status"
-	fresh := false
-	switch {
-	case status && gen > p.Generation:
+	if status && gen > p.Generation {
 		v.First = p.Generation == 0
 		v.Restarted = !v.First
 		if v.Restarted {
 			v.note("info", "Heartbeat restart on node "+p.Name, "heartbeat restarted on node", "node", p.Name, "generation", gen)
 		}
 		p.forget()
-		p.Generation, p.LastStatusSeq, p.Acked = gen, 0, 0
-		fresh = true
-	case status && p.State == "dead":
-		if seq <= p.LastStatusSeq {
-			v.Drop = DropStale
-			return v
-		}
-		v.Returned = true
-		fresh = true
+		p.Generation, p.Last, p.Acked = gen, 0, 0
 	}
-	if v.Drop = s.track(now, p, seq, fresh, &v); v.Drop != DropNone {
+	if v.Drop = s.track(now, p, seq, &v); v.Drop != DropNone {
 		v.Refresh = v.Drop == DropDuplicate && s.forUs(m)
 		return v
 	}
+	s.learnUUID(p, m, &v)
 	if status {
-		p.LastStatusSeq = max(p.LastStatusSeq, seq)
+		v.Returned = p.State == "dead" && !v.Restarted && !v.First
 		if m.Get("protocol") == "" && !s.st.NoFlow {
 			s.st.NoFlow = true
 			v.note("info", "flow control disabled due to different version heartbeat", "flow control off", "node", p.Name)
@@ -419,11 +418,8 @@ func (s *Session) Receive(now time.Duration, link string, m *message.Message) (v
 
 // identify finds the sender: by uuid first, then by name.
 func (s *Session) identify(m *message.Message, v *Verdict) *sender {
-	src, raw := m.Get("src"), m.Get("srcuuid")
-	var id [16]byte
-	hasID := len(raw) == len(id)
-	copy(id[:], raw)
-	hasID = hasID && id != [16]byte{}
+	src := m.Get("src")
+	id, hasID := uuidOf(m)
 	byName := s.sender(src)
 	if hasID && byName == nil {
 		for i := range s.st.Peers {
@@ -437,26 +433,44 @@ func (s *Session) identify(m *message.Message, v *Verdict) *sender {
 		v.note("ERROR", fmt.Sprintf("process_status_message: bad node [%s] in message", src), "packet from a node that is not configured", "node", src)
 		return nil
 	}
-	if !hasID || byName.HasUUID && byName.UUID == id {
-		return byName
-	}
-	if byName.Name == s.cfg.Self {
+	if hasID && byName.Name == s.cfg.Self && id != s.cfg.UUID {
 		v.Drop = DropForeignName
 		v.note("ERROR", fmt.Sprintf("node %s uses our name with another uuid: two nodes must not have the same name", src),
 			"another node uses our name", "node", src)
 		return nil
 	}
-	if byName.HasUUID {
-		v.note("info", fmt.Sprintf("node %s changed its uuid to %s", src, FormatUUID(id)), "node changed its uuid", "node", src, "uuid", FormatUUID(id))
-	}
-	byName.UUID, byName.HasUUID = id, true
 	return byName
 }
 
-// track applies the sequence rules. fresh is set when the packet showed a
-// restart or a return: then any number is accepted.
-func (s *Session) track(now time.Duration, p *sender, seq uint64, fresh bool, v *Verdict) Drop {
+// uuidOf is the sender's uuid, if the message has one.
+func uuidOf(m *message.Message) (id [16]byte, ok bool) {
+	raw := m.Get("srcuuid")
+	copy(id[:], raw)
+	return id, len(raw) == len(id) && id != [16]byte{}
+}
+
+// learnUUID notes the uuid of a node, from numbered packets that are not dropped
+// only: a replay of an old one would turn our answers away from it.
+func (s *Session) learnUUID(p *sender, m *message.Message, v *Verdict) {
+	id, ok := uuidOf(m)
+	if !ok || p.HasUUID && p.UUID == id {
+		return
+	}
+	if p.HasUUID {
+		v.note("info", fmt.Sprintf("node %s changed its uuid to %s", p.Name, FormatUUID(id)), "node changed its uuid", "node", p.Name, "uuid", FormatUUID(id))
+	}
+	if id == s.cfg.UUID {
+		v.note("ERROR", fmt.Sprintf("node %s has the same uuid as this node: remove hb_uuid on one of them and restart it", p.Name),
+			"two nodes have the same uuid", "node", p.Name, "uuid", FormatUUID(id))
+	}
+	p.UUID, p.HasUUID = id, true
+}
+
+// track applies the sequence rules.
+func (s *Session) track(now time.Duration, p *sender, seq uint64, v *Verdict) Drop {
 	switch {
+	case !p.Known && seq <= p.Last:
+		return DropStale
 	case !p.Known:
 		p.Known, p.Last = true, seq
 		s.maybeAck(p, seq, v)
@@ -478,22 +492,22 @@ func (s *Session) track(now time.Duration, p *sender, seq uint64, fresh bool, v 
 		if len(p.Missing) == 0 {
 			p.GapAt = p.Last + 1
 		}
-		for n := p.Last + 1; n < seq && len(p.Missing) < missingMax; n++ {
+		for n := p.Last + 1; n < seq; n++ {
+			if len(p.Missing) == missingMax {
+				v.note("ERROR", fmt.Sprintf("Irretrievably lost packets: node %s seq %d to %d", p.Name, n, seq-1),
+					"too many packets missing: the newest are given up", "node", p.Name, "first", n, "last", seq-1)
+				break
+			}
 			p.Missing = append(p.Missing, missing{Seq: n, Ask: now + s.firstDelay()})
 		}
 		p.Last = seq
 	default:
 		i := slices.IndexFunc(p.Missing, func(x missing) bool { return x.Seq == seq })
-		switch {
-		case i >= 0:
-			p.Missing = slices.Delete(p.Missing, i, i+1)
-			s.gapMaybeClosed(p, v)
-		case fresh:
-			p.forget()
-			p.Known, p.Last = true, seq
-		default:
+		if i < 0 {
 			return DropOld
 		}
+		p.Missing = slices.Delete(p.Missing, i, i+1)
+		s.gapMaybeClosed(p, v)
 	}
 	return DropNone
 }
@@ -583,13 +597,11 @@ func (s *Session) receiveRexmit(now time.Duration, p *sender, m *message.Message
 		v.Drop = DropIncomplete
 		return
 	}
+	first = max(first, p.Acked+1)
 	for n, i := first, 0; n <= last && i < rexmitBurstMax; n, i = n+1, i+1 {
 		if n > s.st.Seq {
 			v.note("WARN", fmt.Sprintf("Rexmit of seq %d requested. %d is max.", n, s.st.Seq), "retransmission of a future packet requested", "node", p.Name, "seq", n, "newest", s.st.Seq)
 			return
-		}
-		if n <= p.Acked {
-			continue
 		}
 		j, found := slices.BinarySearchFunc(s.st.History, n, func(h sent, n uint64) int { return cmp.Compare(h.Seq, n) })
 		if !found {
@@ -643,14 +655,16 @@ func (s *Session) Deadline() (at time.Duration, ok bool) {
 }
 
 // forUs reports whether the message is addressed to us or to everybody. A uuid
-// decides if there is one.
+// decides if there is one; the name does between nodes that have the same, which
+// copied machines do.
 func (s *Session) forUs(m *message.Message) bool {
 	dest, ok := m.Lookup("dest")
 	if !ok {
 		return true
 	}
 	if raw := m.Get("destuuid"); len(raw) == 16 && raw != string(make([]byte, 16)) {
-		return raw == string(s.cfg.UUID[:])
+		p := s.sender(dest)
+		return raw == string(s.cfg.UUID[:]) && (p == nil || p.Name == s.cfg.Self)
 	}
 	return strings.EqualFold(dest, s.cfg.Self)
 }
