@@ -35,7 +35,6 @@ func (n *Node) Start(fifo *FIFO, disk *HistoryFile) {
 		n.history = history{append([]control.Event(nil), disk.kept.events...)}
 		go n.writeHistory(disk) // ends with the node
 	}
-	n.timer = time.NewTimer(0)
 }
 
 // Run is the loop. It returns when the engine ends the node or when the
@@ -56,7 +55,7 @@ func (n *Node) Run() Outcome {
 			f()
 		case err := <-n.durable:
 			n.persisted(err)
-		case <-n.timer.C:
+		case <-n.timer.C():
 			n.armedOK = false
 			n.tick()
 		}

@@ -81,6 +81,8 @@ type Options struct {
 	// Origin is the clock's reading (CLOCK_MONOTONIC) at Instant 0; zero means
 	// now. A process that replaced itself carries it over.
 	Origin time.Duration
+	// Timer wakes the loop; nil takes Go's own.
+	Timer Timer
 	// Realtime and Notifier may be nil.
 	Realtime *Realtime
 	Notifier *Notifier
@@ -145,7 +147,7 @@ type Node struct {
 	fifo    *FIFO
 
 	// What follows belongs to the loop's goroutine.
-	timer    *time.Timer
+	timer    Timer
 	armed    cluster.Instant // what the timer is set for
 	armedOK  bool
 	load     loadReader
@@ -215,6 +217,9 @@ func New(o Options) *Node {
 		jobs:    make(map[uint64]context.CancelCauseFunc),
 		replies: make(map[uint64]chan engine.Reply),
 		disk:    make(chan control.Event, historyQueue),
+	}
+	if n.timer = o.Timer; n.timer == nil {
+		n.timer = newRuntimeTimer()
 	}
 	n.buffers.New = func() any {
 		b := make([]byte, transport.PacketBytesMax)

@@ -80,7 +80,6 @@ func (s *setup) serve(c *config.Config, ready *readiness) int {
 // open makes everything ready for the loop.
 func (d *daemonProcess) open(restarted bool) error {
 	debug.SetMemoryLimit(heapLimit)
-	debug.SetGCPercent(50)
 	unix.Umask(0o022)
 	cores := filepath.Join(d.paths.State, "cores", "root")
 	for _, dir := range []string{d.paths.State, d.paths.Run, cores} {
@@ -171,7 +170,12 @@ func (d *daemonProcess) open(restarted bool) error {
 		params[p.Name] = p.Value
 	}
 	params["hbversion"] = Version()
+	timer, err := node.NewKernelTimer()
+	if err != nil {
+		d.log.Printf(cluster.Warn, "%v; keepalives may be a millisecond late", err)
+	}
 	d.node = node.New(node.Options{
+		Timer:  timer,
 		Engine: eng, Paths: d.paths, Media: d.media, Groups: byKey, ScriptEnv: d.messageEnv, Log: d.log, Origin: origin,
 		Realtime: rt, Notifier: d.notifier, Reload: d.reload,
 		Facts: node.Facts{

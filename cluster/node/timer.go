@@ -1,0 +1,74 @@
+package node
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Timer wakes the loop.
+type Timer interface {
+	// C gets a value when the time is over.
+	C() <-chan time.Time
+	// Reset sets the timer to d from now; a former setting is void, but a
+	// value of it may still come.
+	Reset(d time.Duration)
+	Stop()
+}
+
+// runtimeTimer is Go's own. It is not good for more than a millisecond, and it
+// wakes the process twice, for the runtime waits in whole milliseconds and does
+// the rest in a second wait.
+type runtimeTimer struct{ t *time.Timer }
+
+func newRuntimeTimer() runtimeTimer {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return runtimeTimer{t}
+}
+
+func (t runtimeTimer) C() <-chan time.Time   { return t.t.C }
+func (t runtimeTimer) Reset(d time.Duration) { t.t.Reset(d) }
+func (t runtimeTimer) Stop()                 { t.t.Stop() }
+
+// kernelTimer is a timerfd: it expires to the microsecond and costs one wake-up.
+type kernelTimer struct {
+	fd int
+	f  *os.File
+	c  chan time.Time
+}
+
+// NewKernelTimer returns a timer of the kernel. Its goroutine lives as long as
+// the process.
+func NewKernelTimer() (Timer, error) {
+	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("make timer: %w", err)
+	}
+	t := &kernelTimer{fd: fd, f: os.NewFile(uintptr(fd), "timer"), c: make(chan time.Time, 1)}
+	go func() {
+		var expirations [8]byte
+		for {
+			if _, err := t.f.Read(expirations[:]); err != nil {
+				return // the file is never closed; nothing else can fail
+			}
+			select {
+			case t.c <- time.Time{}:
+			default: // the loop has not taken the last one yet
+			}
+		}
+	}()
+	return t, nil
+}
+
+func (t *kernelTimer) C() <-chan time.Time { return t.c }
+
+func (t *kernelTimer) Reset(d time.Duration) { t.set(max(d, 1)) }
+func (t *kernelTimer) Stop()                 { t.set(0) }
+
+func (t *kernelTimer) set(d time.Duration) {
+	// It fails for impossible values only, and d is not one.
+	_ = unix.TimerfdSettime(t.fd, 0, &unix.ItimerSpec{Value: unix.NsecToTimespec(int64(d))}, nil)
+}
