@@ -53,6 +53,7 @@ func TestPartition(t *testing.T) {
 	c.owns(c.N1, vip)
 	c.settled()
 	c.owns(c.N1, vip)
+	c.must(c.WaitAnswerer(t.Context(), c.N1, limit, vip))
 	res, err := p.Stop()
 	c.must(err)
 	out := res.Outage(healed)
@@ -125,7 +126,7 @@ func TestDifferentKeys(t *testing.T) {
 	c.start(c.N2)
 	for _, n := range c.Nodes() {
 		c.must(lab.Wait(t.Context(), limit, n.Name+" logs the bad digest", func() (bool, string) {
-			return strings.Contains(strings.ToLower(n.Read("/var/log/ha-log")), "authenticat"), n.Tail("/var/log/ha-log", 10)
+			return strings.Contains(n.Read("/var/log/ha-log"), "authtoken does not match"), n.Tail("/var/log/ha-log", 10)
 		}))
 		c.says(n, "node "+n.Peer().Name+": is dead")
 	}

@@ -5,6 +5,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -337,18 +339,21 @@ func (d *demo) crash(master, standby *lab.Node, cfg lab.Cluster) error {
 	}
 	out := icmp.Outage(t0)
 	h, hback, _ := http.Outage(t0)
-	fmt.Println()
-	for _, e := range []struct {
+	type event struct {
 		at   time.Duration
 		what string
-	}{
+	}
+	timeline := []event{
 		{last.Sub(t0), master.Name + "'s last keepalive"},
 		{0, master.Name + " loses its power"},
-		{noticed.Sub(t0), fmt.Sprintf("%s's log: node %s: is dead (deadtime is %v)", standby.Name, master.Name, cfg.Deadtime)},
+		{noticed.Sub(t0), fmt.Sprintf("%s's log says: node %s: is dead (deadtime is %v)", standby.Name, master.Name, cfg.Deadtime)},
 		{took, standby.Name + "'s kernel answers for " + vip.String()},
 		{out.Back.Sub(t0), "the client has answers to ICMP again: outage " + brief(out.Worst)},
 		{hback.Sub(t0), "the client has pages again: outage " + brief(h)},
-	} {
+	}
+	slices.SortStableFunc(timeline, func(a, b event) int { return cmp.Compare(a.at, b.at) })
+	fmt.Println()
+	for _, e := range timeline {
 		fmt.Printf("          %+8.3f s  %s\n", e.at.Seconds(), e.what)
 	}
 	if out.Worst < cfg.Deadtime-2*cfg.Keepalive {

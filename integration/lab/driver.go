@@ -111,8 +111,11 @@ func (c Cluster) HaResources() string {
 	}
 	var b strings.Builder
 	b.WriteString("n1")
-	for _, a := range c.Addrs {
-		fmt.Fprintf(&b, " \\\n  %s::%s/16/eth0", script, a)
+	for i, a := range c.Addrs {
+		if i > 0 {
+			b.WriteString(" \\\n ")
+		}
+		fmt.Fprintf(&b, " %s::%s/16/eth0", script, a)
 	}
 	for _, s := range c.Services {
 		b.WriteString(" " + s)

@@ -56,6 +56,9 @@ func (n *Node) Addr(link string) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, 77, 0, byte(n.index)})
 }
 
+// ttl is the time to live of what the node sends.
+func ttl(n *Node) int { return 100 + n.index }
+
 func (n *Node) mac(link string) net.HardwareAddr {
 	if link == HeartbeatLink {
 		return net.HardwareAddr{2, 0x0a, 0x4e, 0, 0, byte(n.index)}
@@ -169,7 +172,7 @@ func (n *Node) plugIn() error {
 	}
 	return errors.Join(
 		// The time to live of a reply tells who sent it.
-		ns.sysctl("ipv4/ip_default_ttl", strconv.Itoa(100+n.index)),
+		ns.sysctl("ipv4/ip_default_ttl", strconv.Itoa(ttl(n))),
 		ns.addr(ServiceLink, n.Addr(ServiceLink).String()+"/16"),
 		ns.addr(HeartbeatLink, n.Addr(HeartbeatLink).String()+"/24"),
 		// The node knows the client without asking: else the node's own ARP

@@ -293,3 +293,65 @@ func (l *Lab) Flood(ctx context.Context, to netip.Addr, port uint16, packets, pe
 	}
 	return nil
 }
+
+// Answerer is the node that answers an echo request of the client, by the
+// client's own ARP entry; nil when none does within a second.
+func (l *Lab) Answerer(addr netip.Addr) (*Node, error) {
+	var conn *net.IPConn
+	err := l.client.do(func() (err error) {
+		conn, err = net.DialIP("ip4:icmp", nil, &net.IPAddr{IP: addr.AsSlice()})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("ask who answers for %s: %w", addr, err)
+	}
+	defer conn.Close()
+	// Echo request, identifier "lb", and the checksum of just that.
+	if _, err := conn.Write([]byte{8, 0, 0x8b, 0x9d, 'l', 'b', 0, 0}); err != nil {
+		return nil, fmt.Errorf("ask who answers for %s: %w", addr, err)
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+		return nil, err
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	buf := make([]byte, 512)
+	var answerer *Node
+	err = raw.Read(func(fd uintptr) bool {
+		for {
+			k, _, err := unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT)
+			if err != nil {
+				return !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
+			}
+			// The whole packet: its time to live tells the node, see Boot.
+			if hl := int(buf[0]&0xf) * 4; k >= hl+8 && buf[hl] == 0 && string(buf[hl+4:hl+6]) == "lb" {
+				for _, n := range l.Nodes() {
+					if int(buf[8]) == ttl(n) {
+						answerer = n
+					}
+				}
+				return true
+			}
+		}
+	})
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, err
+	}
+	return answerer, nil
+}
+
+// WaitAnswerer waits until a node answers the client.
+func (l *Lab) WaitAnswerer(ctx context.Context, n *Node, limit time.Duration, addr netip.Addr) error {
+	return Wait(ctx, limit, fmt.Sprintf("%s answers the client for %s", n.Name, addr), func() (bool, string) {
+		got, err := l.Answerer(addr)
+		switch {
+		case err != nil:
+			return false, err.Error()
+		case got == nil:
+			return false, "no answer"
+		}
+		return got == n, got.Name + " answers"
+	})
+}
