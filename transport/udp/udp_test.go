@@ -424,6 +424,11 @@ func TestInherit(t *testing.T) {
 	}
 	a, b := open(t, c.a, nil, specsA...), open(t, c.b, nil, specsB...)
 
+	hearB := mediumtest.ListenAll(b)
+	for _, m := range a { // each path is up
+		mediumtest.Exchange(t, m, hearB)
+	}
+
 	names, files, err := Files(b)
 	if err != nil {
 		t.Fatal(err)
