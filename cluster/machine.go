@@ -253,6 +253,9 @@ type groupState struct {
 	Failures int
 	// Stuck: the last stop failed; it is not to be started anywhere.
 	Stuck bool
+	// Found: it was found running at start and has not been taken since; taking
+	// it makes its addresses be announced and watched.
+	Found bool
 	// Handed: it was offered to the other node after a failed start.
 	Handed bool
 }
@@ -278,7 +281,7 @@ func New(cfg Config) *Machine {
 	m.st.Groups = make([]groupState, len(cfg.Groups))
 	for i, g := range cfg.Groups {
 		if cfg.Held.Has(m.setOf(g)) {
-			m.st.Groups[i] = groupState{State: "running", Reason: "found running at start"}
+			m.st.Groups[i] = groupState{State: "running", Reason: "found running at start", Found: true}
 		}
 	}
 	return m

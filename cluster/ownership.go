@@ -111,6 +111,7 @@ func (m *Machine) otherResource(from string, msg Resource) {
 		m.acquireLocal(false, "startup: "+from+" holds "+m.st.Theirs.String())
 		m.st.Phase = PhaseStable
 		m.sayResource(true, "")
+		m.adopt()
 		m.tryFailback()
 	}
 	if msg.Stable == Yes && m.cfg.Failback != FailbackOn && m.st.Theirs.Has(Foreign) {
@@ -183,6 +184,7 @@ func (m *Machine) settled() {
 	m.acquireLocal(false, "startup")
 	m.info("local resource transition completed.", "settled", "holds", m.st.Mine.String())
 	m.sayResource(true, "")
+	m.adopt()
 }
 
 // acquireLocal takes the groups that prefer this node. Unless forced it does
@@ -211,7 +213,9 @@ func (m *Machine) localAsked(results []GroupResult, askPeer bool) {
 		}
 		switch {
 		case r.Running:
+			found := g.State != "running" || g.Found
 			m.setGroup(r.Key, "running", g.Reason, "")
+			g.Found = found
 		case askPeer:
 			m.send(IPRequest{r.Key})
 		default:
@@ -221,6 +225,21 @@ func (m *Machine) localAsked(results []GroupResult, askPeer bool) {
 	m.sayResource(true, "req_our_resources()")
 	if m.cfg.Failback == FailbackLegacy {
 		m.acquired("req_our_resources")
+	}
+	m.adopt()
+}
+
+// adopt takes what was found running at start and is ours to keep: nothing is
+// started twice, but its addresses are announced and watched from now on.
+func (m *Machine) adopt() {
+	var keys []string
+	for i, g := range m.cfg.Groups {
+		if s := &m.st.Groups[i]; s.Found && m.st.Mine.Has(m.setOf(g)) && !m.busy(g.Key) {
+			keys = append(keys, g.Key)
+		}
+	}
+	if len(keys) > 0 {
+		m.run(job{Why: whyConfirm, Kind: JobTake, Keys: keys}, "found running at start")
 	}
 }
 
@@ -459,7 +478,7 @@ func (m *Machine) setGroup(key, state, reason, err string) {
 	}
 	g.State, g.Reason, g.Err = state, reason, err
 	if state == "running" {
-		g.Failures, g.Stuck, g.Handed = 0, false, false
+		g.Failures, g.Stuck, g.Handed, g.Found = 0, false, false, false
 	}
 }
 
