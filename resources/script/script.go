@@ -200,7 +200,18 @@ func (c Command) start(action string, stdout, stderr *os.File) (*exec.Cmd, error
 		cmd = build("/bin/sh", append([]string{c.Path}, args...)...)
 		err = cmd.Start()
 	}
+	if err == nil {
+		exposeToOOM(cmd.Process.Pid)
+	}
 	return cmd, err
+}
+
+// exposeToOOM takes from a script the protection from the kernel's
+// out-of-memory killer that it inherits from a protected daemon: a database
+// that leaks must not be the last process to go. It may have ended already, or
+// we may not be privileged: then nothing is lost.
+func exposeToOOM(pid int) {
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte("0"), 0)
 }
 
 func (c Command) dir() string {

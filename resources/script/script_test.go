@@ -409,3 +409,27 @@ func TestEndedContextRunsNothing(t *testing.T) {
 		t.Error("it ran")
 	}
 }
+
+// TestOOMProtection: a script does not inherit the daemon's score (here a worse
+// one: a better one can be had only with a privilege).
+func TestOOMProtection(t *testing.T) {
+	const own = "/proc/self/oom_score_adj"
+	before, err := os.ReadFile(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(own, []byte("100"), 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.WriteFile(own, before, 0) })
+	path := filepath.Join(t.TempDir(), "shows")
+	// The reset follows the start: wait for it.
+	text := "#!/bin/sh\nfor i in $(seq 500); do read a </proc/self/oom_score_adj; [ \"$a\" = 0 ] && break; sleep 0.02; done\necho $a\n"
+	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	res, err := Command{Path: path}.Run(t.Context(), "status")
+	if err != nil || strings.TrimSpace(res.Stdout.Text()) != "0" {
+		t.Errorf("oom_score_adj of the script: %q, %v, want 0", res.Stdout.Text(), err)
+	}
+}
