@@ -51,21 +51,34 @@ func (m *Machine) resourceJobs() bool {
 	return false
 }
 
-// pumpable reports whether queued work may start: nothing runs but questions.
-func (m *Machine) pumpable() bool {
+// startable reports whether queued work may start: nothing moves resources.
+// Questions do not count; and only a script waits for another script, so that
+// one which hangs does not hold up a takeover.
+func (m *Machine) startable(q queued) bool {
 	for _, j := range m.st.Jobs {
-		if j.Kind != JobAsk && j.Kind != JobFence {
+		switch j.Kind {
+		case JobAsk, JobFence:
+		case JobScript:
+			if q.Why == whyScript {
+				return false
+			}
+		default:
 			return false
 		}
 	}
 	return true
 }
 
-// pump starts queued work, one at a time.
+// pump starts queued work, one at a time and in order, but for scripts, which
+// are overtaken while they wait for each other.
 func (m *Machine) pump() {
-	for len(m.st.Queue) > 0 && m.pumpable() {
-		q := m.st.Queue[0]
-		m.st.Queue = slices.Delete(m.st.Queue, 0, 1)
+	for {
+		i := slices.IndexFunc(m.st.Queue, m.startable)
+		if i < 0 {
+			return
+		}
+		q := m.st.Queue[i]
+		m.st.Queue = slices.Delete(m.st.Queue, i, i+1)
 		m.startQueued(q)
 	}
 }

@@ -444,7 +444,9 @@ func (m *Machine) noteStall() {
 		}
 		n.Credit = min(n.Credit+late, m.now.Sub(from)) // never more than the whole patience from now on
 	}
-	m.log(Warn, fmt.Sprintf("This node did not run for %d ms", late.Milliseconds()), "late step: this node did not run", "late", late)
+	if late >= m.cfg.Deadtime/3 {
+		m.log(Warn, fmt.Sprintf("This node did not run for %d ms", late.Milliseconds()), "late step: this node did not run", "late", late)
+	}
 	silent := m.now.Sub(m.st.BeatAt)
 	if silent >= m.myDt() && m.st.CommUp && !m.st.Silent && m.st.Shutdown == shutdownNo && m.peerAlive() {
 		m.st.Doubt = doubt{true, m.st.BeatAt.Add(m.myDt()), m.now}
