@@ -41,13 +41,6 @@ type JobDone struct {
 	Err string
 }
 
-// JobProgress is one step of a running job: a key whose outcome is known
-// before the job ends. JobAsk reports each key so, in order.
-type JobProgress struct {
-	ID    uint64
-	Group cluster.GroupResult
-}
-
 // Command is an operator's order. Every command is answered by one or more
 // Reply outputs with the same ID, the last of them final.
 type Command struct {
@@ -86,7 +79,6 @@ type Wake struct{}
 
 func (Packet) isInput()      {}
 func (JobDone) isInput()     {}
-func (JobProgress) isInput() {}
 func (Command) isInput()     {}
 func (FIFOMessage) isInput() {}
 func (NewKeys) isInput()     {}

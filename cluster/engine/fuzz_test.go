@@ -272,14 +272,12 @@ func (z *fuzzed) fifo() {
 
 func (z *fuzzed) rare() {
 	z.pass()
-	switch z.byte() % 4 {
+	switch z.byte() % 3 {
 	case 0:
 		z.step(NewKeys{Keys{Outbound: pick(z, 1, 2, 3), Keys: z.boot.Config.Keys.Keys}})
 	case 1:
 		z.step(LinkTrouble{Link: pick(z, "eth0", "eth9"), Err: pick(z, "", "no such device")})
 	case 2:
-		z.step(JobProgress{ID: uint64(z.byte()), Group: cluster.GroupResult{Key: "web"}})
-	case 3:
 		data, err := z.e.Snapshot()
 		if err != nil {
 			z.t.Fatal(err)

@@ -48,20 +48,27 @@ func (n *Node) runJob(ctx context.Context, job cluster.Job, status string) engin
 	switch job.Kind {
 	case cluster.JobAsk, cluster.JobTake, cluster.JobGive:
 		for _, key := range job.Keys {
-			r := n.actOn(ctx, job.Kind, key)
-			done.Groups = append(done.Groups, r)
-			n.result(engine.JobProgress{ID: job.ID, Group: r})
+			done.Groups = append(done.Groups, n.actOn(ctx, job.Kind, key))
 		}
 	case cluster.JobScript:
 		if err := n.runScript(ctx, job, status); err != nil {
 			done.Err = err.Error()
 		}
 	case cluster.JobFence:
-		done.Err = fmt.Sprintf("reset %s: no fencing device configured", job.Node)
+		if err := n.fence(ctx, job.Node); err != nil {
+			done.Err = err.Error()
+		}
 	default:
 		done.Err = fmt.Sprintf("job %d is of unknown kind %d", job.ID, job.Kind)
 	}
 	return done
+}
+
+func (n *Node) fence(ctx context.Context, node string) error {
+	if n.o.Fence == nil {
+		return fmt.Errorf("reset %s: no fencing device configured", node)
+	}
+	return n.o.Fence(ctx, node)
 }
 
 func (n *Node) actOn(ctx context.Context, kind cluster.JobKind, key string) cluster.GroupResult {

@@ -86,6 +86,9 @@ type Options struct {
 	// Realtime and Notifier may be nil.
 	Realtime *Realtime
 	Notifier *Notifier
+	// Fence resets another node; nil means that no device is configured. It
+	// returns nil only when the node is reset.
+	Fence func(ctx context.Context, node string) error
 	// Reload decides what a SIGHUP or the orders reload and reexec mean; nil
 	// means that nothing can be reloaded. It runs outside the loop.
 	Reload func(force bool) Change

@@ -436,7 +436,6 @@ func TestJobs(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			done := make(chan engine.JobDone, 1)
-			var progress []cluster.GroupResult
 			eng := &scripted{}
 			eng.on = func(_ cluster.Instant, in engine.Input) []engine.Output {
 				switch in := in.(type) {
@@ -448,8 +447,6 @@ func TestJobs(t *testing.T) {
 						outs = append(outs, engine.Kill{ID: 9}, engine.Kill{ID: 10})
 					}
 					return outs
-				case engine.JobProgress:
-					progress = append(progress, in.Group)
 				case engine.JobDone:
 					done <- in
 				}
@@ -460,9 +457,6 @@ func TestJobs(t *testing.T) {
 			text := strings.TrimSpace(fmt.Sprintf("%v %s", got.Groups, got.Err))
 			if text != c.want || got.ID != 9 {
 				t.Errorf("job %d ended with %s, want %s", got.ID, text, c.want)
-			}
-			if !slices.Equal(progress, got.Groups) {
-				t.Errorf("progress was %v, the end %v", progress, got.Groups)
 			}
 		})
 	}

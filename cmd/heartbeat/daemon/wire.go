@@ -34,11 +34,7 @@ func engineConfig(c *config.Config) engine.Config {
 	for _, m := range c.Media {
 		e.Links = append(e.Links, engine.Link{Name: m.Link(), Serial: m.Kind == "serial"})
 	}
-	for _, s := range c.Stonith {
-		if s.Host == "" || s.Host == "*" || s.Host == c.Self {
-			e.Stonith = true
-		}
-	}
+	_, e.Stonith = fenceDevice(c)
 	return e
 }
 
