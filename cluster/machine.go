@@ -64,6 +64,8 @@ type Config struct {
 	Failback Failback
 	// Stonith: a device that resets the other node is configured.
 	Stonith bool
+	// IPFail: the node that reaches fewer ping nodes gives way.
+	IPFail bool
 	// Digest is the fingerprint of what both nodes must have alike.
 	Digest string
 	// PID is for one log line.
@@ -172,6 +174,7 @@ type state struct {
 	Groups  []groupState
 	Retry   timer
 	Pending pendingOrder
+	IPFail  ipfail
 
 	LastChange   Record
 	LastChangeAt Instant
@@ -401,6 +404,7 @@ func (m *Machine) advance() {
 		m.standbyTimeout()
 	}
 	m.pump()
+	m.stepIPFail()
 	m.tryShutdown()
 	m.pump()
 	m.checkPending()
@@ -502,7 +506,7 @@ func (m *Machine) timers(f func(timer)) {
 		f(m.st.Retry)
 		return
 	}
-	for _, t := range [...]timer{m.st.Ask, m.st.FailbackTry, m.st.StandbyEnd, m.st.ShutdownStep, m.st.RestartAt, m.st.Fence, m.st.Retry, m.st.Pending.Timeout} {
+	for _, t := range [...]timer{m.st.Ask, m.st.FailbackTry, m.st.StandbyEnd, m.st.ShutdownStep, m.st.RestartAt, m.st.Fence, m.st.Retry, m.st.Pending.Timeout, m.st.IPFail.GiveUp} {
 		f(t)
 	}
 	for i := range m.st.Nodes {
@@ -538,6 +542,7 @@ func (m *Machine) expire() {
 	if m.st.Retry.due(m.now) {
 		m.retry()
 	}
+	m.expireIPFail()
 	if m.st.RestartAt.due(m.now) {
 		m.st.RestartAt.stop()
 		m.st.Restart = true
@@ -567,6 +572,8 @@ func (m *Machine) own(msg Message) {
 		m.ownResource(msg)
 	case AskResources:
 		m.askResources(m.cfg.Self, msg)
+	case ClientAsk:
+		m.askResources(m.cfg.Self, msg.AskResources)
 	case IPRequestResp:
 		m.ipRequestResp(msg)
 	case Shutdone:
@@ -622,6 +629,8 @@ func (m *Machine) otherMessage(from string, msg Message) {
 		if msg.Dest == m.cfg.Self {
 			m.ipRequestResp(msg)
 		}
+	case ClientState, PingCount, YouAreDead, AbortGiveUp:
+		m.ipfailHeard(from, msg)
 	case Other:
 		m.queueScript(from, msg)
 	}
@@ -633,7 +642,7 @@ func (m *Machine) posted(msg Message) {
 }
 
 func (m *Machine) log(level Level, classic, msg string, attrs ...any) {
-	m.out = append(m.out, Report{level, classic, msg, attrs})
+	m.out = append(m.out, Report{Level: level, Classic: classic, Msg: msg, Attrs: attrs})
 }
 
 func (m *Machine) info(classic, msg string, attrs ...any) { m.log(Info, classic, msg, attrs...) }

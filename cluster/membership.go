@@ -202,6 +202,7 @@ func (m *Machine) linkHeard(from, name string, at Instant) {
 	if !l.Up {
 		l.Up = true
 		m.info(fmt.Sprintf("Link %s:%s up.", from, name), "link up", "node", from, "link", name)
+		m.ipfailLink(from, name, true)
 		m.record("link", fmt.Sprintf("link %s:%s up", from, name), "a packet arrived on it")
 	}
 }
@@ -223,6 +224,7 @@ func (m *Machine) expireNode(i int) {
 		if l.Up && l.HeardAt.Add(m.patience(n)+n.Credit) <= m.now {
 			l.Up = false
 			m.info(fmt.Sprintf("Link %s:%s dead.", n.Name, l.Name), "link dead", "node", n.Name, "link", l.Name)
+			m.ipfailLink(n.Name, l.Name, false)
 			m.record("link", fmt.Sprintf("link %s:%s dead", n.Name, l.Name), fmt.Sprintf("nothing heard on it for %v", m.patience(n)))
 		}
 	}
@@ -241,6 +243,7 @@ func (m *Machine) declareDead(n *node, reason string) {
 	m.warn(fmt.Sprintf("node %s: is dead", n.Name), "node dead", "node", n.Name, "reason", reason, "deadtime", m.patience(n))
 	m.record("node", n.Name+" is dead", reason)
 	m.setState(n, "dead")
+	m.ipfailNode(n)
 	heardSince := n.HeardSince
 	n.HeardSince = false
 	n.Hears = nil
@@ -282,6 +285,7 @@ func (m *Machine) status(n *node, msg Status, ev Heard) {
 		m.info(fmt.Sprintf("Status update for node %s: status %s", n.Name, msg.State), "node status", "node", n.Name, "status", msg.State)
 		m.record("node", fmt.Sprintf("%s is %s", n.Name, msg.State), "it says so")
 		m.setState(n, msg.State)
+		m.ipfailNode(n)
 		m.queueScript(n.Name, Other{"status", [][2]string{{"t", "status"}, {"st", msg.State}, {"src", n.Name}}})
 	}
 	m.oneWay(n)
@@ -362,6 +366,7 @@ func (m *Machine) pingReply(ev PingReply) {
 		m.info(fmt.Sprintf("Status update for node %s: status ping", n.Name), "node status", "node", n.Name, "status", "ping")
 		m.record("node", n.Name+" answers", "ping reply")
 		n.State = "ping"
+		m.ipfailNode(n)
 	}
 }
 

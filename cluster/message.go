@@ -201,12 +201,14 @@ type Run struct{ Job Job }
 
 // Report is a happening for the log. Classic is the original's line without
 // time stamp and level, Msg the constant message of the structured log, Attrs
-// its fields, alternating names and values.
+// its fields, alternating names and values. Entity is the program in whose name
+// the original writes the line, when that is not the daemon.
 type Report struct {
 	Level   Level
 	Classic string
 	Msg     string
 	Attrs   []any
+	Entity  string
 }
 
 // Record is one line of the node's story, with its reason.

@@ -580,6 +580,7 @@ func (m *Machine) released() {
 func (m *Machine) shutdownStep() {
 	m.st.ShutdownStep.stop()
 	if m.st.Shutdown == shutdownParting {
+		m.leaveIPFail()
 		m.st.Shutdown = shutdownLast
 		if m.st.Restart {
 			m.sayStatus(m.self().State, false)

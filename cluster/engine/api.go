@@ -121,6 +121,9 @@ type Log struct {
 	Classic string
 	Msg     string
 	Attrs   []Attr
+	// Entity is the program in whose name the original writes the line, when
+	// that is not the daemon ("ipfail").
+	Entity string
 }
 
 // Attr is one field of a structured log record.
@@ -197,6 +200,7 @@ type Config struct {
 	InnerAuth    bool // msgfmt classic: put the auth field inside netstring packets too
 	LogBadPacket bool
 	Stonith      bool // a stonith directive applies to the peer
+	IPFail       bool // the node that reaches fewer ping nodes gives way
 	Keys         Keys
 }
 

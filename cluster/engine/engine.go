@@ -57,7 +57,7 @@ func machineConfig(b Boot) cluster.Config {
 	m := cluster.Config{
 		Self: c.Self, Nodes: c.Nodes, Groups: c.Groups,
 		Keepalive: c.Keepalive, Deadtime: c.Deadtime, Warntime: c.Warntime, Initdead: c.Initdead, Deadping: c.Deadping,
-		Failback: c.Failback, Stonith: c.Stonith, Digest: b.Digest, PID: b.PID, Held: b.Held,
+		Failback: c.Failback, Stonith: c.Stonith, IPFail: c.IPFail, Digest: b.Digest, PID: b.PID, Held: b.Held,
 	}
 	for _, p := range c.PingNodes {
 		m.PingNodes = append(m.PingNodes, p.Name)
@@ -332,7 +332,7 @@ func (e *Engine) apply(ev cluster.Event) {
 		case cluster.Run:
 			e.out = append(e.out, Run(a))
 		case cluster.Report:
-			e.log(a.Level, a.Classic, a.Msg, a.Attrs...)
+			e.logAs(a.Entity, a.Level, a.Classic, a.Msg, a.Attrs...)
 		case cluster.Record:
 			e.out = append(e.out, History(a))
 		case cluster.Reply:
@@ -393,7 +393,11 @@ func (e *Engine) notices(list []transport.Notice) {
 var levels = map[string]cluster.Level{"info": cluster.Info, "WARN": cluster.Warn, "ERROR": cluster.Error, "CRIT": cluster.Crit}
 
 func (e *Engine) log(level cluster.Level, classic, msg string, attrs ...any) {
-	l := Log{Level: level, Classic: classic, Msg: msg}
+	e.logAs("", level, classic, msg, attrs...)
+}
+
+func (e *Engine) logAs(entity string, level cluster.Level, classic, msg string, attrs ...any) {
+	l := Log{Level: level, Classic: classic, Msg: msg, Entity: entity}
 	for i := 0; i+1 < len(attrs); i += 2 {
 		name, _ := attrs[i].(string)
 		l.Attrs = append(l.Attrs, Attr{name, attrs[i+1]})

@@ -239,7 +239,7 @@ func (n *Node) do(now cluster.Instant, out engine.Output) {
 		}
 	case engine.Log:
 		if n.floods.pass(now, out) {
-			n.log.Write(logging.Record{Level: out.Level, Text: out.Classic, Msg: out.Msg, Attrs: attrs(out.Attrs)})
+			n.log.Write(logging.Record{Level: out.Level, Entity: out.Entity, Text: out.Classic, Msg: out.Msg, Attrs: attrs(out.Attrs)})
 		}
 	case engine.History:
 		n.record(control.Event{At: time.Now().Round(0), Kind: out.Kind, Text: out.Text, Reason: out.Reason})

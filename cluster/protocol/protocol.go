@@ -50,6 +50,21 @@ func Encode(msg cluster.Message, flow bool) *message.Message {
 		return m
 	case cluster.AskResources:
 		return message.New("ask_resources").Add("rsc_hold", msg.Set.String()).Add("info", msg.Info)
+	case cluster.ClientAsk:
+		return client(message.New("ask_resources").Add("rsc_hold", msg.Set.String()).Add("src", msg.Src).Add("info", msg.Info))
+	case cluster.ClientState:
+		st := "leave"
+		if msg.Joined {
+			st = "join"
+		}
+		return message.New("hbapi-clstat").Add("st", st).Add("from_id", msg.Client).Add("to_id", msg.Client).
+			Add("src", msg.Src).Add("info", msg.Info).Add("client_gen", clientGeneration)
+	case cluster.PingCount:
+		return client(message.New("num_ping_nodes").Add("src", msg.Src).Add("num_ping", strconv.Itoa(msg.Count)).Add("dest", msg.Dest))
+	case cluster.YouAreDead:
+		return client(message.New("you_are_dead").Add("dest", msg.Dest))
+	case cluster.AbortGiveUp:
+		return client(message.New("abort_giveup").Add("src", msg.Src).Add("dest", msg.Dest))
 	case cluster.HBTakeover:
 		return message.New("hb_takeover").Add("rsc_hold", msg.Set.String())
 	case cluster.IPRequest:
@@ -74,6 +89,16 @@ func Encode(msg cluster.Message, flow bool) *message.Message {
 		return m
 	}
 	return message.New("unknown")
+}
+
+// clientGeneration counts, in the original, the clients that a daemon has had;
+// ours is built in and the first.
+const clientGeneration = "0"
+
+// client adds what the original's daemon adds to a message of its client ipfail
+// to the one on the other node.
+func client(m *message.Message) *message.Message {
+	return m.Add("from_id", "ipfail").Add("to_id", "ipfail").Add("client_gen", clientGeneration)
 }
 
 func encodeStatus(msg cluster.Status, flow bool) *message.Message {
@@ -114,6 +139,15 @@ func Decode(m *message.Message) (cluster.Message, bool) {
 	case "ask_resources":
 		set, ok := cluster.ParseSet(m.Get("rsc_hold"))
 		return cluster.AskResources{Set: set, Info: m.Get("info")}, ok
+	case "hbapi-clstat":
+		return cluster.ClientState{Src: m.Get("src"), Client: m.Get("from_id"), Joined: m.Get("st") == "join", Info: m.Get("info")}, m.Get("from_id") != ""
+	case "num_ping_nodes":
+		count, err := strconv.ParseUint(m.Get("num_ping"), 10, 16)
+		return cluster.PingCount{Src: m.Get("src"), Dest: m.Get("dest"), Count: int(count)}, err == nil
+	case "you_are_dead":
+		return cluster.YouAreDead{Dest: m.Get("dest")}, true
+	case "abort_giveup":
+		return cluster.AbortGiveUp{Src: m.Get("src"), Dest: m.Get("dest")}, true
 	case "hb_takeover":
 		word := m.Get("rsc_hold")
 		if word == "" {
