@@ -36,9 +36,22 @@ func TestOneLinkOfTwo(t *testing.T) {
 
 // TestPartition: with every link cut both nodes own the group, as nothing can
 // prevent without fencing; once healed exactly one of them does, and it
-// answers the client.
+// answers the client. Healed at once, the nodes meet with their takeovers still
+// under way.
 func TestPartition(t *testing.T) {
 	t.Parallel()
+	for _, c := range []struct {
+		name    string
+		settled bool
+	}{{"healed at once", false}, {"healed when both had settled", true}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			partition(t, c.settled)
+		})
+	}
+}
+
+func partition(t *testing.T, settled bool) {
 	cfg := calm()
 	c := startCluster(t, chosen(t), cfg)
 	p, err := c.Probe(t.Context(), lab.ProbeOptions{Addrs: cfg.Addrs, Interval: 5 * time.Millisecond, Nodes: true})
@@ -48,6 +61,12 @@ func TestPartition(t *testing.T) {
 	c.must(lab.Wait(t.Context(), limit, "both nodes own", func() (bool, string) {
 		return len(c.Owners(vip)) == 2, fmt.Sprint(len(c.Owners(vip)), " owners")
 	}))
+	if settled {
+		c.settled()
+		for _, n := range c.Nodes() {
+			c.expect(n, 0, "all\n", c.on(n).Status, "rscstatus")
+		}
+	}
 	healed := time.Now()
 	c.must(c.Reunite())
 	c.owns(c.N1, vip)

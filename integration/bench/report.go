@@ -93,12 +93,15 @@ func level(ours, _, ka float64) string {
 	return "behind keepalived"
 }
 
-// ahead demands less than keepalived's figure, or none seen.
-func ahead(ours, _, ka float64) string {
-	if ours <= noneSeen || ours < ka {
-		return ""
+// ahead demands less than keepalived's figure, or none seen by a prober that
+// asks for each address once in an interval.
+func ahead(interval time.Duration) rule {
+	return func(ours, _, ka float64) string {
+		if ours <= noneSeen+msOf(interval) || ours < ka {
+			return ""
+		}
+		return "not ahead of keepalived"
 	}
-	return "not ahead of keepalived"
 }
 
 // share demands at most 1/n of heartbeat's figure without a floor.
@@ -133,9 +136,9 @@ func rows(all []Sample) []Row {
 		row(all, "crash of the owner: time beyond detection (last keepalive + deadtime)", crash, milliseconds,
 			"≤ 1/40 of heartbeat's, level with keepalived", fraction(40), level),
 		row(all, "100 addresses, planned, worst address", planned99, milliseconds,
-			"≤ 1/200 of heartbeat's, ahead of keepalived", fraction(200), ahead),
+			"≤ 1/200 of heartbeat's, ahead of keepalived", fraction(200), ahead(hundredInterval)),
 		row(all, fmt.Sprintf("%.0f addresses, crash, beyond detection", many), crashMany, milliseconds,
-			"≤ 1/200 of heartbeat's, ahead of keepalived", fraction(200), ahead),
+			"≤ 1/200 of heartbeat's, ahead of keepalived", fraction(200), ahead(manyInterval)),
 		row(tightest(all), "tightest deadtime without a false death, idle and with every core busy", deadtime, milliseconds,
 			"≤ 50 ms", atMost(50, "ms")),
 		row(all, "processor time of the owner at keepalive 1 s", cpu1s, secondsPerHour, "≤ 1/3 of heartbeat's", share(3)),
