@@ -120,6 +120,10 @@ func (m *Machine) jobDone(ev JobDone) {
 	j := m.st.Jobs[i]
 	m.st.Jobs = slices.Delete(m.st.Jobs, i, i+1)
 	ok := m.fileResults(j, ev)
+	if m.st.Silent {
+		m.silentDone(j, ok)
+		return
+	}
 	switch j.Why {
 	case whyLocal:
 		m.localAsked(ev.Groups, j.AskPeer)
@@ -143,15 +147,35 @@ func (m *Machine) jobDone(ev JobDone) {
 		}
 	case whyYield:
 		m.sayResource(m.st.Phase == PhaseStable, "")
-	case whyThaw:
-		if ok {
-			m.out = append(m.out, Exit{Restart: true, Reason: "everything released after a stall; joining anew"})
-		}
 	case whyFence:
 		m.fenced(j, ev.Err)
 	case whyRetry:
 		m.retried(j, ok)
 	}
+}
+
+// silentDone is the end of a job on a thawed node. What the job was run for is
+// void: the other node owns everything, and nothing is said to it. A start that
+// ends only now may have come after its group's stop, so that is done again.
+func (m *Machine) silentDone(j job, ok bool) {
+	if j.Kind == JobTake {
+		m.run(job{Why: whyThaw, Kind: JobGive, Keys: j.Keys}, "its start ended after the release had begun")
+		return
+	}
+	if j.Kind != JobGive || !ok {
+		return
+	}
+	for _, other := range m.st.Jobs {
+		if other.Kind == JobTake || other.Kind == JobGive {
+			return
+		}
+	}
+	for _, g := range m.st.Groups {
+		if g.Stuck {
+			return
+		}
+	}
+	m.out = append(m.out, Exit{Restart: true, Reason: "everything released after a stall; joining anew"})
 }
 
 // gaveUp ends our part of a standby. A group that could not be stopped is
@@ -178,8 +202,6 @@ func (m *Machine) retried(j job, ok bool) {
 		}
 	}
 	switch {
-	case m.st.Silent:
-		m.out = append(m.out, Exit{Restart: true, Reason: "everything released after a stall; joining anew"})
 	case m.st.Shutdown == shutdownReleasing:
 		m.released()
 	case m.st.Standby == StandbyMe:

@@ -2,11 +2,13 @@ package engine
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
 
 	"heartbeat/cluster"
+	"heartbeat/transport"
 	"heartbeat/transport/message"
 )
 
@@ -44,6 +46,8 @@ type fuzzed struct {
 	now  cluster.Instant
 	jobs []cluster.Job
 	over bool
+	// silent: it was stalled, and says nothing more before it exits.
+	silent bool
 	// gen and seq are those of the peer's newest message.
 	gen, seq uint64
 }
@@ -299,9 +303,15 @@ func (z *fuzzed) step(in Input) {
 	}
 	for _, o := range out {
 		switch o := o.(type) {
+		case Log:
+			z.silent = z.silent || o.Msg == "stalled: releasing everything"
 		case Transmit:
-			if _, _, err := message.Decode(o.Netstring, z.ring); err != nil {
+			m, _, err := message.Decode(o.Netstring, z.ring)
+			if err != nil {
 				z.t.Fatalf("we sent what cannot be read: %v: %q", err, o.Netstring)
+			}
+			if z.silent && transport.Sequenced(m.Type()) {
+				z.t.Fatalf("a stalled node that must release first says %s", m.Type())
 			}
 			if _, _, err := message.Decode(o.Classic, z.ring); o.Classic != nil && err != nil {
 				z.t.Fatalf("we sent what cannot be read: %v: %q", err, o.Classic)
@@ -313,6 +323,9 @@ func (z *fuzzed) step(in Input) {
 			z.jobs = append(z.jobs, o.Job)
 		case Exit:
 			z.over = true
+			if z.silent && slices.ContainsFunc(z.jobs, func(j cluster.Job) bool { return j.Kind == cluster.JobTake || j.Kind == cluster.JobGive }) {
+				z.t.Fatalf("a stalled node ends while resources move: %+v", z.jobs)
+			}
 		}
 	}
 	z.e.View()
