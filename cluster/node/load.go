@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -35,8 +36,9 @@ func (l *loadReader) read(now cluster.Instant) string {
 	if l.fd < 0 {
 		return l.line
 	}
-	n, err := unix.Pread(l.fd, l.buf[:], 0)
-	if err != nil {
+	// procfs answers from memory, so the runtime need not know of the call.
+	n, _, errno := unix.RawSyscall6(unix.SYS_PREAD64, uintptr(l.fd), uintptr(unsafe.Pointer(&l.buf)), uintptr(len(l.buf)), 0, 0, 0)
+	if errno != 0 {
 		return l.line
 	}
 	line, _, _ := bytes.Cut(l.buf[:n], []byte{'\n'})

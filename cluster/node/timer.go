@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -48,10 +49,13 @@ func NewKernelTimer() (Timer, error) {
 		return nil, fmt.Errorf("make timer: %w", err)
 	}
 	t := &kernelTimer{fd: fd, f: os.NewFile(uintptr(fd), "timer"), c: make(chan time.Time, 1)}
+	raw, err := t.f.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("make timer: %w", err)
+	}
 	go func() {
-		var expirations [8]byte
 		for {
-			if _, err := t.f.Read(expirations[:]); err != nil {
+			if raw.Read(t.expired) != nil {
 				return // the file is never closed; nothing else can fail
 			}
 			select {
@@ -69,6 +73,17 @@ func (t *kernelTimer) Reset(d time.Duration) { t.set(max(d, 1)) }
 func (t *kernelTimer) Stop()                 { t.set(0) }
 
 func (t *kernelTimer) set(d time.Duration) {
+	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(d))}
 	// It fails for impossible values only, and d is not one.
-	_ = unix.TimerfdSettime(t.fd, 0, &unix.ItimerSpec{Value: unix.NsecToTimespec(int64(d))}, nil)
+	_, _, _ = unix.RawSyscall6(unix.SYS_TIMERFD_SETTIME, uintptr(t.fd), 0, uintptr(unsafe.Pointer(&spec)), 0, 0, 0)
+}
+
+// expired reads the timer; false means that it is not yet over.
+//
+// This and set are raw system calls: they never block, and a call that tells
+// the runtime wakes its monitor thread, which costs more than the call.
+func (t *kernelTimer) expired(fd uintptr) bool {
+	var expirations [8]byte
+	_, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&expirations)), uintptr(len(expirations)))
+	return errno != unix.EAGAIN
 }

@@ -6,6 +6,7 @@
 package datagram
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -114,7 +115,7 @@ func newSocket(name string, fd int) (*Socket, error) {
 	s := &Socket{file: file, raw: raw, done: make(chan struct{})}
 	// The closures are made once: made per call, each would be an allocation.
 	s.sendOnce = func(fd uintptr) bool {
-		s.sendErr = unix.Sendto(int(fd), s.packet, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, s.to)
+		s.sendErr = s.sendto(fd)
 		return true
 	}
 	s.receiveOnce = s.recvmsg
@@ -182,7 +183,7 @@ func (s *Socket) recvmsg(fd uintptr) bool {
 	s.header.Control = (*byte)(unsafe.Pointer(&s.control))
 	s.header.SetControllen(int(unsafe.Sizeof(s.control)))
 	for {
-		n, _, errno := unix.Syscall(unix.SYS_RECVMSG, fd, uintptr(unsafe.Pointer(&s.header)), unix.MSG_DONTWAIT)
+		n, _, errno := unix.RawSyscall(unix.SYS_RECVMSG, fd, uintptr(unsafe.Pointer(&s.header)), unix.MSG_DONTWAIT)
 		switch errno {
 		case unix.EINTR:
 			continue
@@ -245,4 +246,39 @@ func (s *Socket) Close() error {
 	}
 	close(s.done)
 	return s.file.Close()
+}
+
+// sendto is one attempt to send. It and recvmsg are raw system calls: they never
+// block, and telling the runtime of each would wake its monitor thread, which
+// costs an idle node more than all its packets do.
+func (s *Socket) sendto(fd uintptr) error {
+	var (
+		four   unix.RawSockaddrInet4
+		six    unix.RawSockaddrInet6
+		name   unsafe.Pointer
+		length uintptr
+	)
+	switch to := s.to.(type) {
+	case *unix.SockaddrInet4:
+		four = unix.RawSockaddrInet4{Family: unix.AF_INET, Port: bigEndian(to.Port), Addr: to.Addr}
+		name, length = unsafe.Pointer(&four), unix.SizeofSockaddrInet4
+	case *unix.SockaddrInet6:
+		six = unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: bigEndian(to.Port), Addr: to.Addr, Scope_id: to.ZoneId}
+		name, length = unsafe.Pointer(&six), unix.SizeofSockaddrInet6
+	default:
+		return unix.EAFNOSUPPORT
+	}
+	_, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(s.packet))), uintptr(len(s.packet)),
+		unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, uintptr(name), length)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// bigEndian is a port as the kernel wants it.
+func bigEndian(port int) uint16 {
+	var b [2]byte
+	binary.BigEndian.PutUint16(b[:], uint16(port))
+	return binary.NativeEndian.Uint16(b[:])
 }

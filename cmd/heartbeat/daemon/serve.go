@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"syscall"
@@ -80,6 +81,12 @@ func (s *setup) serve(c *config.Config, ready *readiness) int {
 // open makes everything ready for the loop.
 func (d *daemonProcess) open(restarted bool) error {
 	debug.SetMemoryLimit(heapLimit)
+	if os.Getenv("GOMAXPROCS") == "" {
+		// Nothing here computes for long. With a second processor each wake-up
+		// would also wake a thread that looks for work and finds none: twice the
+		// CPU for every keepalive.
+		runtime.GOMAXPROCS(1)
+	}
 	unix.Umask(0o022)
 	cores := filepath.Join(d.paths.State, "cores", "root")
 	for _, dir := range []string{d.paths.State, d.paths.Run, cores} {
