@@ -1,0 +1,148 @@
+package interop
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Baseline is what two nodes of heartbeat 3.0.6 did in each scenario.
+type Baseline map[string]*Recorded
+
+// Recorded is one scenario of a Baseline.
+type Recorded struct {
+	// Lines are the ERROR and CRIT lines of n1 and n2, normalised and sorted:
+	// of all recorded runs together.
+	Lines [2][]string `json:"lines"`
+	// Dual is the longest double ownership of each act, in milliseconds.
+	Dual map[string]int64 `json:"dual_ms"`
+}
+
+// LoadBaseline reads a recorded baseline; no file is an empty one.
+func LoadBaseline(path string) (Baseline, error) {
+	b := Baseline{}
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return b, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &b)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the baseline %s: %w", path, err)
+	}
+	return b, nil
+}
+
+// Save writes it.
+func (b Baseline) Save(path string) error {
+	text, err := json.MarshalIndent(b, "", "  ")
+	if err == nil {
+		err = os.WriteFile(path, append(text, '\n'), 0o644)
+	}
+	return err
+}
+
+// Add takes one more run of the old pair in.
+func (b Baseline) Add(o Outcome) {
+	r := b[o.Scenario]
+	if r == nil {
+		r = &Recorded{Dual: map[string]int64{}}
+		b[o.Scenario] = r
+	}
+	for i := range o.Lines {
+		r.Lines[i] = slices.Compact(slices.Sorted(slices.Values(slices.Concat(r.Lines[i], o.Lines[i]))))
+	}
+	for _, a := range o.Acts {
+		if d := a.Dual.Milliseconds(); d > 0 {
+			r.Dual[a.Name] = max(r.Dual[a.Name], d)
+		}
+	}
+}
+
+// dualSlack is what a busy machine may add to a double ownership: an address
+// that is answered for while the process that removes it waits for a core.
+const dualSlack = 300 * time.Millisecond
+
+// named are ERROR and CRIT lines of ours that two nodes of 3.0.6 need not
+// write in the same place, with the reason.
+var named = map[string]string{
+	"ERROR: Both machines own our resources!":     "the claims of a partition are compared, and said, before one side lets go",
+	"ERROR: Both machines own foreign resources!": "the same, for the other set",
+}
+
+// Judge returns what is wrong with an outcome, in sentences.
+func (b Baseline) Judge(o Outcome, p Pair) []string {
+	out := slices.Clone(o.Problems)
+	old := b[o.Scenario]
+	if old == nil {
+		old = &Recorded{}
+	}
+	ours := [2]bool{p.Ours1, p.Ours2}
+	all := slices.Concat(old.Lines[0], old.Lines[1])
+	for i, lines := range o.Lines {
+		for _, line := range lines {
+			switch {
+			case slices.Contains(old.Lines[i], line):
+			case !ours[i]:
+				out = append(out, fmt.Sprintf("n%d (3.0.6) logs what it does not log beside its like: %s", i+1, line))
+			case !slices.Contains(all, line) && named[line] == "":
+				out = append(out, fmt.Sprintf("n%d (ours) logs a line that is neither 3.0.6's here nor named: %s", i+1, line))
+			}
+		}
+	}
+	for _, a := range o.Acts {
+		bound := dualSlack
+		if p != New || a.Free {
+			bound += time.Duration(old.Dual[a.Name]) * time.Millisecond
+		}
+		if a.Dual > bound {
+			out = append(out, fmt.Sprintf("%s: both nodes owned an address for %v; 3.0.6: %d ms", a.Name, a.Dual.Round(time.Millisecond), old.Dual[a.Name]))
+		}
+	}
+	return out
+}
+
+var (
+	logLine  = regexp.MustCompile(`^(?:\w{3} \d\d [\d:]{8} \S+ \S+ \[\d+\]: |\S+_[\d:]{8}\s+|\S+\[\d+\]:\s+\S+_[\d:]{8}\s+)`)
+	badLevel = regexp.MustCompile(`(?:^|\s)((?:ERROR|CRIT|EMERG|ALERT): .*)$`)
+	// What differs from run to run.
+	variable = []struct {
+		re *regexp.Regexp
+		to string
+	}{
+		{regexp.MustCompile(`0x[0-9a-f]+`), "0xN"},
+		{regexp.MustCompile(`/dev/pts/\d+`), "/dev/pts/N"},
+		{regexp.MustCompile(`\bMSG(\[\d+\])? ?: .*`), "MSG …"},
+		{regexp.MustCompile(`auth(token|str|en)?=\S+`), "auth=…"},
+		{regexp.MustCompile(`\b10\.7[78]\.\d+\.\d+(/\d+)?`), "ADDR"},
+		{regexp.MustCompile(`\[[0-9a-f:]+\]`), "[N]"},
+		{regexp.MustCompile(`\b\d+\b`), "N"},
+	}
+)
+
+// severe are the ERROR and CRIT lines of a log, without what differs from run
+// to run, each once, sorted.
+func severe(text string) []string {
+	found := map[string]bool{}
+	for line := range strings.Lines(text) {
+		m := badLevel.FindStringSubmatch(strings.TrimRight(line, "\n"))
+		if m == nil || !logLine.MatchString(line) && !strings.Contains(line, "heartbeat") {
+			continue
+		}
+		l := m[1]
+		for _, v := range variable {
+			l = v.re.ReplaceAllString(l, v.to)
+		}
+		found[l] = true
+	}
+	return slices.SortedFunc(maps.Keys(found), cmp.Compare)
+}

@@ -1,0 +1,171 @@
+// Command matrix plays every scenario of package interop with all four pairs
+// and prints the table of what was measured. It needs root, heartbeat 3.0.6
+// and resource-agents, and leaves nothing behind.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"heartbeat/integration/interop"
+	"heartbeat/integration/lab"
+)
+
+type options struct {
+	labs               int
+	times              int
+	only               string
+	pairs              string
+	baseline, document string
+	record             bool
+}
+
+func main() {
+	lab.Main()
+	var o options
+	flag.IntVar(&o.labs, "labs", 6, "labs that run side by side")
+	flag.IntVar(&o.times, "times", 20, "rolling upgrades, there and back")
+	flag.StringVar(&o.only, "run", "", "play only scenarios whose name matches this regular expression")
+	flag.StringVar(&o.pairs, "pairs", "", "play only pairs whose name matches this regular expression")
+	flag.StringVar(&o.baseline, "baseline", "integration/interop/testdata/original.json", "what two nodes of 3.0.6 did in earlier runs")
+	flag.BoolVar(&o.record, "record", false, "add this run's 3.0.6 pair to the baseline file")
+	flag.StringVar(&o.document, "document", "", "rewrite the table in this file")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer stop()
+	bad, err := run(ctx, o)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "interop:", err)
+		os.Exit(1)
+	}
+	if bad > 0 {
+		fmt.Fprintf(os.Stderr, "interop: %d failed\n", bad)
+		os.Exit(1)
+	}
+}
+
+// job is one scenario with one pair.
+type job struct {
+	scenario interop.Scenario
+	pair     interop.Pair
+	outcome  interop.Outcome
+	problems []string
+}
+
+func run(ctx context.Context, o options) (bad int, err error) {
+	only, err := regexp.Compile(o.only)
+	if err != nil {
+		return 0, err
+	}
+	pairs, err := regexp.Compile(o.pairs)
+	if err != nil {
+		return 0, err
+	}
+	baseline, err := interop.LoadBaseline(o.baseline)
+	if err != nil {
+		return 0, err
+	}
+	dir, err := os.MkdirTemp("", "heartbeat-build-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	progs, err := interop.Build(ctx, dir)
+	if err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	var jobs []*job
+	for _, s := range append(interop.Scenarios(), interop.Upgrades(o.times)...) {
+		if !only.MatchString(s.Name) {
+			continue
+		}
+		for _, p := range s.RunsWith() {
+			if pairs.MatchString(p.Name) {
+				jobs = append(jobs, &job{scenario: s, pair: p})
+			}
+		}
+	}
+	play(ctx, o.labs, jobs, progs)
+	for _, j := range jobs {
+		if j.pair == interop.Old {
+			baseline.Add(j.outcome)
+		}
+	}
+	for _, j := range jobs {
+		if j.problems = baseline.Judge(j.outcome, j.pair); len(j.problems) > 0 {
+			bad++
+			fmt.Printf("\n%s, %s:\n", j.scenario.Name, j.pair.Name)
+			for _, p := range j.problems {
+				fmt.Println("  ", strings.ReplaceAll(p, "\n", "\n      "))
+			}
+		}
+	}
+	text := table(jobs)
+	fmt.Printf("\n%s\n%d scenarios played in %v, %d failed\n", text, len(jobs), time.Since(began).Round(time.Second), bad)
+	if o.record {
+		if err := baseline.Save(o.baseline); err != nil {
+			return bad, err
+		}
+	}
+	if o.document != "" {
+		return bad, rewrite(o.document, text)
+	}
+	return bad, nil
+}
+
+// play works through the jobs, some side by side, and fills in the outcomes.
+func play(ctx context.Context, labs int, jobs []*job, progs interop.Programs) {
+	queue := make(chan *job)
+	var workers sync.WaitGroup
+	for range labs {
+		workers.Go(func() { // ends with the queue
+			for j := range queue {
+				j.outcome = interop.Play(ctx, j.scenario, j.pair, progs)
+				word := "done"
+				if len(j.outcome.Problems) > 0 {
+					word = "FAILED"
+				}
+				fmt.Printf("%-8s %-34s %-14s %4.0f s\n", word, j.scenario.Name, j.pair.Name, j.outcome.Took.Seconds())
+			}
+		})
+	}
+	for _, j := range jobs {
+		queue <- j
+	}
+	close(queue)
+	workers.Wait()
+}
+
+const (
+	tableBegin = "<!-- interop table -->"
+	tableEnd   = "<!-- end of interop table -->"
+)
+
+// rewrite puts the table between the marks of a document.
+func rewrite(path, text string) error {
+	old, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	head, rest, ok1 := strings.Cut(string(old), tableBegin)
+	_, tail, ok2 := strings.Cut(rest, tableEnd)
+	if !ok1 || !ok2 {
+		return fmt.Errorf("%s has no place for the table: %s … %s", path, tableBegin, tableEnd)
+	}
+	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
+	if err := os.WriteFile(tmp, []byte(head+tableBegin+"\n"+text+tableEnd+tail), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}

@@ -1,0 +1,237 @@
+package interop
+
+import (
+	"golang.org/x/sys/unix"
+
+	"heartbeat/integration/lab"
+)
+
+// Scenarios are all of them but the rolling upgrade.
+func Scenarios() []Scenario {
+	s := []Scenario{
+		{Name: "switching", Core: true, Play: switching},
+		{Name: "failures", Core: true, Play: failures},
+		{Name: "failures-failback-off", Core: true, Setup: Setup{Failback: "off"}, Play: failuresOff},
+		{Name: "failures-failback-legacy", Setup: Setup{Failback: "legacy"}, Play: failuresLegacy},
+		{Name: "joining", Core: true, Play: joining},
+		{Name: "links", Core: true, Setup: Setup{Media: []string{"bcast eth1", "ucast eth0 10.77.0.1", "ucast eth0 10.77.0.2"}}, Play: links},
+		{Name: "links-failback-off", Setup: Setup{Failback: "off"}, Play: partitionOff},
+		{Name: "frozen", Play: frozen},
+		{Name: "killed", Play: killed},
+	}
+	return append(s, media()...)
+}
+
+// cold starts both nodes together and begins to probe.
+func (r *Run) cold() {
+	r.act("both start", home, r.startBoth)
+	r.probe()
+}
+
+// switching moves the groups with every set of both commands from both sides.
+func switching(r *Run) {
+	r.cold()
+	for _, m := range []struct {
+		name   string
+		order  func()
+		owners Owners
+	}{
+		{"n1: hb_standby all", func() { r.standby(r.N1, "all") }, allN2},
+		{"n2: hb_standby foreign", func() { r.standby(r.N2, "foreign") }, home},
+		{"n2: hb_standby all", func() { r.standby(r.N2, "all") }, allN1},
+		{"n1: hb_standby failback", func() { r.standby(r.N1, "failback") }, home},
+		{"n1: hb_standby local", func() { r.standby(r.N1, "local") }, allN2},
+		{"n2: hb_standby failback", func() { r.standby(r.N2, "failback") }, home},
+		{"n2: hb_standby local", func() { r.standby(r.N2, "local") }, allN1},
+		{"n1: hb_standby foreign", func() { r.standby(r.N1, "foreign") }, home},
+		{"n1: hb_takeover all", func() { r.takeover(r.N1, "all") }, allN1},
+		{"n2: hb_takeover local", func() { r.takeover(r.N2, "local") }, home},
+		{"n2: hb_takeover all", func() { r.takeover(r.N2, "all") }, allN2},
+		{"n1: hb_takeover local", func() { r.takeover(r.N1, "local") }, home},
+		{"n1: hb_takeover foreign", func() { r.takeover(r.N1, "foreign") }, allN1},
+		{"n2: hb_takeover local again", func() { r.takeover(r.N2, "local") }, home},
+		{"n2: hb_takeover foreign", func() { r.takeover(r.N2, "foreign") }, allN2},
+	} {
+		r.act(m.name, m.owners, m.order)
+	}
+}
+
+// failures are those of whole nodes and daemons, with auto_failback on.
+func failures(r *Run) {
+	r.cold()
+	r.act("n1 loses its power", allN2, func() { r.crash(r.N1) })
+	r.act("n1 returns", home, func() { r.boot(r.N1) })
+	r.act("n2 loses its power", allN1, func() { r.crash(r.N2) })
+	r.act("n2 returns", home, func() { r.boot(r.N2) })
+	r.act("kill -9 on n1, started within deadtime", home, func() {
+		r.kill(r.N1)
+		r.start(r.N1)
+		r.says(r.N2, "Heartbeat restart on node n1")
+	})
+	r.act("kill -9 on n2, started within deadtime", home, func() {
+		r.kill(r.N2)
+		r.start(r.N2)
+		r.says(r.N1, "Heartbeat restart on node n2")
+	})
+	r.act("n1 is stopped", allN2, func() { r.stop(r.N1) })
+	r.act("n1 is started", home, func() { r.start(r.N1) })
+	r.act("n2 is stopped", allN1, func() { r.stop(r.N2) })
+	r.act("n2 is started", home, func() { r.start(r.N2) })
+	r.act("both are stopped at once", nobody, r.stopBoth)
+}
+
+func failuresOff(r *Run) {
+	r.cold()
+	r.act("n1 loses its power", allN2, func() { r.crash(r.N1) })
+	r.act("n1 returns", allN2, func() { r.boot(r.N1); r.active(r.N1) })
+	r.act("n1: hb_takeover local", home, func() { r.takeover(r.N1, "local") })
+	r.act("n2 is stopped", allN1, func() { r.stop(r.N2) })
+	r.act("n2 is started", allN1, func() { r.start(r.N2); r.active(r.N2) })
+	r.act("both are stopped at once", nobody, r.stopBoth)
+}
+
+// active waits until the peer has seen a returned node become active.
+func (r *Run) active(n *lab.Node) {
+	r.says(n.Peer(), "Status update for node "+n.Name+": status active")
+}
+
+func failuresLegacy(r *Run) {
+	r.cold()
+	r.act("n1 loses its power", allN2, func() { r.crash(r.N1) })
+	r.act("n1 returns", home, func() { r.boot(r.N1) })
+	r.act("n2 loses its power", allN1, func() { r.crash(r.N2) })
+	r.act("n2 returns", home, func() { r.boot(r.N2) })
+	r.act("n1 is stopped", allN2, func() { r.stop(r.N1) })
+	r.act("n1 is started", home, func() { r.start(r.N1) })
+	r.act("n2 is stopped", allN1, func() { r.stop(r.N2) })
+	r.act("both are stopped", nobody, func() { r.stop(r.N1) })
+}
+
+// joining lets each node find the other one running.
+func joining(r *Run) {
+	r.act("n1 starts alone", allN1, func() { r.start(r.N1) })
+	r.probe()
+	r.act("n2 joins", home, func() { r.start(r.N2) })
+	r.act("n1 is stopped", allN2, func() { r.stop(r.N1) })
+	r.act("n2 is stopped too", nobody, func() { r.stop(r.N2) })
+	r.act("n2 starts alone", allN2, func() { r.start(r.N2) })
+	r.act("n1 joins", home, func() { r.start(r.N1) })
+}
+
+// links are cut, one of two and all.
+func links(r *Run) {
+	r.cold()
+	r.act("one of two links is cut", home, func() {
+		r.do(func() error { return r.Cut(lab.HeartbeatLink) })
+		r.says(r.N1, "Link n2:eth1 dead.")
+		r.says(r.N2, "Link n1:eth1 dead.")
+	})
+	r.act("it is mended", home, func() {
+		r.do(func() error { return r.Heal(lab.HeartbeatLink) })
+		r.says(r.N1, "Link n2:eth1 up.")
+		r.says(r.N2, "Link n1:eth1 up.")
+	})
+	r.partition()
+	r.healed(home)
+}
+
+func partitionOff(r *Run) {
+	r.cold()
+	r.partition()
+	r.healed(home)
+}
+
+// partition cuts all links and waits until both nodes own everything.
+func (r *Run) partition() {
+	if r.err != nil {
+		return
+	}
+	r.begin("all links are cut", true)
+	r.do(r.Partition)
+	r.do(func() error {
+		return lab.Wait(r.ctx, limit, "both nodes own everything", func() (bool, string) {
+			for _, a := range r.addrs() {
+				if len(r.Owners(a)) != 2 {
+					return false, r.holdings()
+				}
+			}
+			return true, ""
+		})
+	})
+	r.settled()
+	r.end()
+}
+
+func (r *Run) healed(owners Owners) {
+	r.actFree("they are mended", owners, true, func() {
+		r.do(r.Reunite)
+		for _, n := range r.Nodes() {
+			r.says(n, "returning after partition", "Heartbeat restart on node")
+		}
+	})
+}
+
+// frozen stops the daemon's processes past deadtime and lets them go on.
+func frozen(r *Run) {
+	r.cold()
+	for _, n := range r.Nodes() {
+		p := n.Peer()
+		r.actFree(n.Name+" is frozen past deadtime and thaws", home, true, func() {
+			r.signal(n, unix.SIGSTOP)
+			r.says(p, "node "+n.Name+": is dead")
+			r.do(func() error {
+				return lab.Wait(r.ctx, limit, p.Name+" owns everything", func() (bool, string) {
+					for _, a := range r.addrs() {
+						if !p.Holds(a) {
+							return false, r.holdings()
+						}
+					}
+					return true, ""
+				})
+			})
+			// Its take over has ended, as far as its own word goes.
+			r.says(p, "mach_down takeover complete for node "+n.Name)
+			r.signal(n, unix.SIGCONT)
+			r.says(p, "returning after partition", "Heartbeat restart on node")
+		})
+	}
+}
+
+// killed leaves a node without its daemon until the peer has taken over.
+func killed(r *Run) {
+	r.cold()
+	for _, n := range r.Nodes() {
+		p := n.Peer()
+		r.actFree("kill -9 on "+n.Name+", started after the takeover", home, true, func() {
+			r.kill(n)
+			r.says(p, "mach_down takeover complete for node "+n.Name)
+			r.start(n)
+			r.active(n)
+		})
+	}
+}
+
+// media are the paths, each with one of the methods and formats.
+func media() []Scenario {
+	ucast := []string{"ucast eth1 10.78.0.1", "ucast eth1 10.78.0.2"}
+	mcast := []string{"mcast eth1 225.0.0.1 694 1 0"}
+	var out []Scenario
+	for _, m := range []struct {
+		name  string
+		setup Setup
+	}{
+		{"bcast-crc-classic", Setup{Media: []string{"bcast eth1"}, Authkeys: "auth 1\n1 crc\n", Extra: []string{"msgfmt classic"}}},
+		{"mcast-md5-netstring", Setup{Media: mcast, Authkeys: "auth 2\n2 md5 secret\n", Extra: []string{"msgfmt netstring"}}},
+		{"ucast-sha1-classic", Setup{Media: ucast, Authkeys: "auth 3\n3 sha1 another secret\n", Extra: []string{"msgfmt classic"}}},
+		{"serial-md5", Setup{Media: []string{}, Serial: true, Authkeys: "auth 1\n1 md5 secret\n"}},
+		{"serial-and-ucast-netstring", Setup{Media: ucast, Serial: true, Extra: []string{"msgfmt netstring"}}},
+	} {
+		out = append(out, Scenario{Name: "media-" + m.name, Core: true, Setup: m.setup, Play: func(r *Run) {
+			r.cold()
+			r.act("n1: hb_standby all", allN2, func() { r.standby(r.N1, "all") })
+			r.act("n2 loses its power", allN1, func() { r.crash(r.N2) })
+			r.act("n2 returns", home, func() { r.boot(r.N2) })
+		}})
+	}
+	return out
+}
