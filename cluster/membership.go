@@ -246,6 +246,9 @@ func (m *Machine) declareDead(n *node, reason string) {
 	m.ipfailNode(n)
 	heardSince := n.HeardSince
 	n.HeardSince = false
+	if !m.st.CommUp && !n.Ping {
+		m.st.Ask.stop() // it may be the one that was asked
+	}
 	n.Hears = nil
 	m.nodeDied(n, heardSince, reason)
 }
@@ -261,7 +264,9 @@ func (m *Machine) restarted(n *node) {
 
 // status handles another node's keepalive.
 func (m *Machine) status(n *node, msg Status, ev Heard) {
-	if ev.Returned {
+	// One that was held for dead and is active in a life of which we have heard
+	// nothing was alone while it started: to us it returns as well.
+	if ev.Returned || ev.Restarted && n.State == "dead" && msg.State == "active" && m.st.CommUp {
 		m.returned(n, msg)
 	}
 	if n.Heard && !(ev.Returned && msg.New) {

@@ -14,6 +14,10 @@ func (m *Machine) commNowUp() {
 	}
 	m.send(Starting{})
 	m.st.Phase = PhaseStarting
+	if m.cfg.Held != None {
+		// The other node may be starting too and find nobody who owns it.
+		m.sayResource(false, "")
+	}
 }
 
 // sayResource tells everybody what we hold.
@@ -450,9 +454,14 @@ func (m *Machine) returned(n *node, msg Status) {
 		return
 	}
 	if msg.New && m.cfg.Failback != FailbackLegacy {
-		// Both know how to end an overlap without stopping everything.
+		// Both know how to end an overlap without stopping everything. Each
+		// must hear the other, who may not have missed us: only a change to
+		// stable is answered.
 		m.st.OtherStable = false
-		m.sayResource(m.st.Phase == PhaseStable, "")
+		m.sayResource(false, "")
+		if m.st.Phase == PhaseStable {
+			m.sayResource(true, "")
+		}
 		return
 	}
 	if !m.st.RestartAt.On && m.st.Shutdown == shutdownNo {
