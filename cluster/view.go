@@ -67,6 +67,10 @@ type TimerView struct {
 	What string
 }
 
+// Silent reports that this node was stalled for longer than the others'
+// patience: it says nothing before everything is released.
+func (m *Machine) Silent() bool { return m.st.Silent }
+
 // View shows the machine's state as of its last step.
 func (m *Machine) View() View {
 	v := View{

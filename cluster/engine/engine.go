@@ -251,18 +251,14 @@ func (e *Engine) packet(in Packet) {
 	}
 	v := e.session.Receive(time.Duration(e.now), in.Link, m)
 	e.notices(v.Notices)
-	for _, reply := range v.Reply {
-		e.transmitControl(reply)
-	}
-	for _, stored := range v.Resend {
-		e.out = append(e.out, Transmit{Netstring: stored.Netstring, Classic: stored.Classic})
-	}
 	if v.Drop != transport.DropNone {
 		if v.Refresh {
 			e.apply(cluster.LinkHeard{From: v.From, Link: in.Link, At: in.At})
 		}
+		e.answer(v)
 		return
 	}
+	e.answer(v)
 	e.peerSpeaks(m, info.Key)
 	msg, ok := protocol.Decode(m)
 	if !ok {
@@ -274,6 +270,21 @@ func (e *Engine) packet(in Packet) {
 		From: v.From, Link: in.Link, At: in.At, Msg: msg, Generation: e.session.Generation(v.From),
 		Restarted: v.Restarted || v.First, Returned: v.Returned,
 	})
+}
+
+// answer sends what the session answers to a packet. A stalled node that must
+// release first sends nothing again either: an old status of its would look like
+// its return.
+func (e *Engine) answer(v transport.Verdict) {
+	for _, reply := range v.Reply {
+		e.transmitControl(reply)
+	}
+	if e.machine.Silent() {
+		return
+	}
+	for _, stored := range v.Resend {
+		e.out = append(e.out, Transmit{Netstring: stored.Netstring, Classic: stored.Classic})
+	}
 }
 
 // peerSpeaks notes which key the peer uses and whether it is a 3.0.6.
