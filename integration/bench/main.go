@@ -6,7 +6,7 @@
 // every single sample, to build/bench. It needs root and the three programs;
 // the exit code is 1 when a measurement failed or a target was missed.
 //
-//	go run ./integration/bench                      everything, about 45 minutes
+//	go run ./integration/bench                      everything, about half an hour
 //	go run ./integration/bench -quick               one repetition, short windows
 //	go run ./integration/bench -cells single,cost -reps 9
 //	go run ./integration/bench -drivers heartbeat,keepalived
