@@ -46,17 +46,29 @@ type YouAreDead struct{ Dest string }
 // planned give-up is off.
 type AbortGiveUp struct{ Src, Dest string }
 
+// ClientQuery asks Dest whether a client runs there; Asker is who wants to know,
+// a client on the sender.
+type ClientQuery struct{ Dest, Client, Asker string }
+
+// ClientAnswer answers a ClientQuery.
+type ClientAnswer struct {
+	Dest, Client, Asker string
+	Online              bool
+}
+
 // ClientAsk is an ask_resources by which ipfail has its node go standby.
 type ClientAsk struct {
 	Src string
 	AskResources
 }
 
-func (ClientState) isMessage() {}
-func (PingCount) isMessage()   {}
-func (YouAreDead) isMessage()  {}
-func (AbortGiveUp) isMessage() {}
-func (ClientAsk) isMessage()   {}
+func (ClientState) isMessage()  {}
+func (PingCount) isMessage()    {}
+func (YouAreDead) isMessage()   {}
+func (AbortGiveUp) isMessage()  {}
+func (ClientQuery) isMessage()  {}
+func (ClientAnswer) isMessage() {}
+func (ClientAsk) isMessage()    {}
 
 // ipfail is its part of the state.
 type ipfail struct {
@@ -165,9 +177,16 @@ func (m *Machine) ipfailLink(from, link string, up bool) {
 	}
 }
 
-// ipfailHeard handles what the other node's ipfail says.
+// ipfailHeard handles what the other node's ipfail says, and questions about
+// ours.
 func (m *Machine) ipfailHeard(from string, msg Message) {
 	f := &m.st.IPFail
+	if q, ok := msg.(ClientQuery); ok {
+		if q.Dest == m.cfg.Self {
+			m.send(ClientAnswer{Dest: from, Client: q.Client, Asker: q.Asker, Online: q.Client == ipfailName && f.Joined})
+		}
+		return
+	}
 	if !f.Joined || m.st.Shutdown != shutdownNo {
 		return
 	}

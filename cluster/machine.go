@@ -629,7 +629,7 @@ func (m *Machine) otherMessage(from string, msg Message) {
 		if msg.Dest == m.cfg.Self {
 			m.ipRequestResp(msg)
 		}
-	case ClientState, PingCount, YouAreDead, AbortGiveUp:
+	case ClientState, ClientQuery, PingCount, YouAreDead, AbortGiveUp:
 		m.ipfailHeard(from, msg)
 	case Other:
 		m.queueScript(from, msg)

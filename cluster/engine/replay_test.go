@@ -37,6 +37,15 @@ type replayCase struct {
 	link string
 	// until ends the comparison (seconds; 0: the end of the capture).
 	until float64
+	// after begins the comparison of the daemon's messages, where the capture
+	// lacks the link on which it began.
+	after float64
+	// ping is a ping node, and noPing when it does not answer.
+	ping   string
+	noPing [][2]float64
+	// both: what the capture has of one link was heard on eth0 too, except in
+	// these times; nil: it was not.
+	both [][2]float64
 }
 
 type replayState struct {
@@ -91,6 +100,10 @@ var replayCases = []replayCase{
 	{scenario: "serial-classic", node: "node2", do: []replayOrder{{25.5109, "takeover all"}, {35.5631, "stop"}}, until: 36.2},
 	{scenario: "legacy", node: "node1", do: []replayOrder{{18.0184, "standby all"}, {20.9, "stop"}}, until: 22},
 	{scenario: "legacy", node: "node2", do: []replayOrder{{46.2, "stop"}}},
+	{scenario: "ipfail-ping", node: "node1", do: []replayOrder{{65.413, "stop"}},
+		ping: "192.168.77.100", noPing: [][2]float64{{0, 0.7}, {26.9, 42.931}, {55.453, 80}}, both: [][2]float64{{27.12, 42.931}}},
+	{scenario: "ipfail-ping", node: "node2", do: []replayOrder{{65.8, "stop"}},
+		after: 13.1, ping: "192.168.77.100", noPing: [][2]float64{{55.453, 80}}, both: [][2]float64{{27.12, 42.931}}},
 }
 
 func TestReplay(t *testing.T) {
@@ -123,7 +136,10 @@ type replay struct {
 	// acks and resent packets are compared where the capture has all of them.
 	acks, wantAcks     []string
 	resent, wantResent []string
-	turns              []float64 // when the real node sent anything
+	// clients are the messages of the API's clients: ipfail.
+	clients, wantClients []replayed
+	ipfailJoined         float64
+	turns                []float64 // when the real node sent anything
 }
 
 // replayed is one message that was sent.
@@ -161,11 +177,19 @@ func ownText(m *message.Message) string {
 }
 
 func ours(m *message.Message) bool {
-	switch m.Type() {
-	case "hbapi-clstat", "num_ping_nodes", "abort_giveup", "you_are_dead", "query-cstatus", "respond-cstatus":
-		return false // clients of the original's API
-	}
-	return m.Type() != "status" && !strings.HasPrefix(m.Type(), "NS_")
+	return m.Type() != "status" && !strings.HasPrefix(m.Type(), "NS_") && !ofClient(m)
+}
+
+// ofClient reports whether a client of the original's API is behind a message.
+// Clients are processes of their own, seconds late when they begin, and what
+// they say is compared apart from what the daemon says.
+func ofClient(m *message.Message) bool {
+	return slices.Contains([]string{"hbapi-clstat", "num_ping_nodes", "abort_giveup", "you_are_dead", "query-cstatus", "respond-cstatus"}, m.Type())
+}
+
+// inWindows reports whether a time is in one of the windows.
+func inWindows(at float64, windows [][2]float64) bool {
+	return slices.ContainsFunc(windows, func(w [2]float64) bool { return at >= w[0] && at < w[1] })
 }
 
 func newReplay(t *testing.T, c replayCase, s *messagetest.Scenario) *replay {
@@ -187,6 +211,14 @@ func newReplay(t *testing.T, c replayCase, s *messagetest.Scenario) *replay {
 		if p.Src == r.peer {
 			if !r.cut(p.T) && (c.link == "" || c.link == link) {
 				heard = append(heard, replayEvent{p.T, Packet{Link: link, Data: p.Data, At: instant(p.T)}})
+				if c.both != nil && !inWindows(p.T, c.both) {
+					// At its start the original was slower on the captured link.
+					at := p.T
+					if at < 1 {
+						at -= 0.4
+					}
+					heard = append(heard, replayEvent{at, Packet{Link: "eth0", Data: p.Data, At: instant(at)}})
+				}
 			}
 			continue
 		}
@@ -203,6 +235,10 @@ func newReplay(t *testing.T, c replayCase, s *messagetest.Scenario) *replay {
 		}
 		if p.Message.Type() == "status" {
 			sent[key] = true
+		}
+		if ofClient(p.Message) && !sent[key] {
+			sent[key] = true
+			r.wantClient(p.T, p.Message)
 		}
 		if ours(p.Message) && !sent[key] {
 			sent[key] = true
@@ -234,7 +270,7 @@ func (r *replay) turn(at, limit float64) float64 {
 }
 
 func (r *replay) cut(at float64) bool {
-	return slices.ContainsFunc(r.c.cut, func(w [2]float64) bool { return at >= w[0] && at < w[1] })
+	return inWindows(at, r.c.cut)
 }
 
 func (r *replay) order(text string) Input {
@@ -268,6 +304,9 @@ func (r *replay) engine() {
 	}
 	for _, link := range []Link{{"eth0", false}, {"eth1", false}, {"/dev/ttyS0", true}} {
 		cfg.Links = append(cfg.Links, link)
+	}
+	if r.c.ping != "" {
+		cfg.PingNodes, cfg.IPFail, cfg.Deadping = []PingNode{{Name: r.c.ping}}, true, cfg.Deadtime
 	}
 	for _, line := range c.Haresources {
 		f := strings.Fields(line)
@@ -439,6 +478,12 @@ func (r *replay) next() (float64, Input) {
 func (r *replay) output(now float64, out Output) {
 	switch out := out.(type) {
 	case Transmit:
+		if out.Link != "" {
+			if at := r.turn(now, 0.6); !inWindows(now, r.c.noPing) {
+				r.inbox = slices.Insert(r.inbox, 0, replayEvent{at, Packet{Link: out.Link, Data: out.Netstring, At: instant(at)}})
+			}
+			return
+		}
 		m, _, err := message.Decode(out.Netstring, r.ring)
 		if err != nil {
 			r.t.Fatalf("%.3f we sent what cannot be read: %v", now, err)
@@ -451,6 +496,9 @@ func (r *replay) output(now float64, out Output) {
 		r.sent[seq] = true
 		if m.Type() == "NS_ackmsg" {
 			r.acks = append(r.acks, m.Get("dest")+" "+m.Get("ackseq"))
+		}
+		if ofClient(m) {
+			r.clients = append(r.clients, replayed{now, clientText(m)})
 		}
 		if ours(m) && !(r.c.cutOut && r.cut(now)) {
 			// Asked again because the original had not yet handled the answer.
@@ -521,6 +569,8 @@ func (r *replay) sentSoon(now float64, text string) bool {
 func (r *replay) compare() {
 	tolerance := 0.6 // one keepalive, and the original's slowness within it
 	bad := false
+	early := func(m replayed) bool { return m.at < r.c.after }
+	r.want, r.got = slices.DeleteFunc(r.want, early), slices.DeleteFunc(r.got, early)
 	for i := 0; i < max(len(r.want), len(r.got)); i++ {
 		var want, got replayed
 		if i < len(r.want) {
@@ -549,6 +599,7 @@ func (r *replay) compare() {
 			r.t.Logf("ours  %8.3f %s", g.at, g.text)
 		}
 	}
+	r.compareClients()
 	if r.c.scenario == "steady" {
 		r.compareAll("acknowledgements", r.wantAcks, r.acks)
 	}
@@ -556,10 +607,60 @@ func (r *replay) compare() {
 	if r.c.scenario == "rexmit" && r.c.node == "node2" {
 		r.compareAll("packets sent again", r.wantResent, r.resent)
 	}
-	if want := r.wantStates(); !slices.Equal(want, r.states) {
+	if want := r.wantStates(); r.c.after == 0 && !slices.Equal(want, r.states) {
 		r.t.Errorf("status words and deadtimes\n  3.0.6 %v\n  ours  %v", want, r.states)
 	}
 }
+
+// wantClient notes what a client of the real node said. Left out are its death
+// and second coming: ours is part of the daemon; and the questions of cl_status.
+func (r *replay) wantClient(at float64, m *message.Message) {
+	if m.Get("info") == "died" || m.Type() == "query-cstatus" {
+		return
+	}
+	if m.Get("st") == "join" {
+		again := r.ipfailJoined > 0
+		r.ipfailJoined = at
+		if again {
+			return
+		}
+	}
+	r.wantClients = append(r.wantClients, replayed{at, clientText(m)})
+}
+
+// clientText is ownText without the number that tells the lives of a client
+// apart.
+func clientText(m *message.Message) string {
+	plain := m.Clone()
+	plain.Del("client_gen")
+	return ownText(plain)
+}
+
+// compareClients demands the same messages in the same order. The real client
+// needs up to five seconds from its start to its first word, and a second or
+// two for an answer; what it says twice in a row, once for each of two causes
+// in one turn, may be said once.
+func (r *replay) compareClients() {
+	want := slices.CompactFunc(slices.Clone(r.wantClients), sameText)
+	got := slices.CompactFunc(slices.Clone(r.clients), sameText)
+	for i := 0; i < max(len(want), len(got)); i++ {
+		var w, g replayed
+		if i < len(want) {
+			w = want[i]
+		}
+		if i < len(got) {
+			g = got[i]
+		}
+		if w.text != g.text || math.Abs(w.at-g.at) > 5 {
+			r.t.Errorf("client's message %d\n  3.0.6 %8.3f %s\n  ours  %8.3f %s", i, w.at, w.text, g.at, g.text)
+			r.t.Logf("3.0.6 %v", want)
+			r.t.Logf("ours  %v", got)
+			return
+		}
+	}
+}
+
+func sameText(a, b replayed) bool { return a.text == b.text }
 
 // compareAll demands the same things, in any order (a turn of the original
 // handles several packets), and no more than one that came after the end.

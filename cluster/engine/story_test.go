@@ -62,7 +62,16 @@ type actor struct {
 	asleep  bool
 	mail    []memory.Delivery
 	old     bool
-	again   time.Duration // when to start again, 0: never
+	again   time.Duration   // when to start again, 0: never
+	deaf    map[string]bool // ping nodes that do not answer it
+	pongs   []pong
+}
+
+// pong is the answer of a ping node on its way.
+type pong struct {
+	at   time.Duration
+	link string
+	data []byte
 }
 
 type pending struct {
@@ -96,6 +105,8 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.run(s.now + span)
 	case "cut", "heal":
 		s.cut(d.Cmd == "cut", arg(0), arg(1))
+	case "ping-cut", "ping-heal":
+		s.node(arg(0)).deaf[arg(1)] = d.Cmd == "ping-cut"
 	case "kill":
 		s.node(arg(0)).engine = nil
 	case "powerloss":
@@ -152,6 +163,12 @@ func (s *story) pair(d *datadriven.TestData) {
 			old = a.Vals[0]
 		case "stonith":
 			s.cfg.Stonith = true
+		case "ping":
+			for _, name := range a.Vals {
+				s.cfg.PingNodes = append(s.cfg.PingNodes, PingNode{Name: name})
+			}
+		case "ipfail":
+			s.cfg.IPFail = true
 		}
 	}
 	s.net = memory.New(1)
@@ -160,7 +177,7 @@ func (s *story) pair(d *datadriven.TestData) {
 	}
 	s.net.SetFaults("", "", "", memory.Faults{Delay: time.Millisecond})
 	for _, name := range s.cfg.Nodes {
-		s.nodes = append(s.nodes, &actor{name: name, gen: 100, running: map[string]bool{}, broken: map[string]bool{}, stuck: map[string]bool{}, old: old == name || old == "both"})
+		s.nodes = append(s.nodes, &actor{name: name, gen: 100, running: map[string]bool{}, broken: map[string]bool{}, stuck: map[string]bool{}, deaf: map[string]bool{}, old: old == name || old == "both"})
 	}
 	fmt.Fprintln(&s.out, "ok")
 }
@@ -194,7 +211,7 @@ func (s *story) boot(n *actor) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	n.engine, n.born, n.jobs, n.mail, n.again = e, s.now, nil, nil, 0
+	n.engine, n.born, n.jobs, n.mail, n.pongs, n.again = e, s.now, nil, nil, nil, 0
 	s.ring = e.ring
 	s.say(n, "starts")
 }
@@ -273,6 +290,9 @@ func (s *story) run(until time.Duration) {
 			if n.engine == nil || n.asleep {
 				continue
 			}
+			if len(n.pongs) > 0 {
+				earlier(n.pongs[0].at, func() { s.answer(n) })
+			}
 			for i, p := range n.jobs {
 				earlier(p.at, func() { s.jobEnds(n, i) })
 			}
@@ -299,6 +319,12 @@ func (s *story) deliver() {
 	default:
 		s.step(n, Packet{Link: d.Link, Data: d.Packet, At: s.instant(n)})
 	}
+}
+
+func (s *story) answer(n *actor) {
+	p := n.pongs[0]
+	n.pongs = n.pongs[1:]
+	s.step(n, Packet{Link: p.link, Data: p.data, At: s.instant(n)})
 }
 
 func (s *story) jobEnds(n *actor, i int) {
@@ -379,6 +405,12 @@ func (s *story) step(n *actor, in Input) {
 }
 
 func (s *story) transmit(n *actor, out Transmit) {
+	if out.Link != "" {
+		if !n.deaf[out.Link] {
+			n.pongs = append(n.pongs, pong{s.now + time.Millisecond, out.Link, out.Netstring})
+		}
+		return
+	}
 	m, _, err := message.Decode(out.Netstring, s.ring)
 	if err != nil {
 		s.t.Fatal(err)
@@ -392,7 +424,7 @@ func (s *story) transmit(n *actor, out Transmit) {
 	if s.keep {
 		s.held = append(s.held, held{n.name, "eth0", data})
 	}
-	if ours(m) || m.Type() == "NS_rexmit" {
+	if ours(m) || ofClient(m) || m.Type() == "NS_rexmit" {
 		s.say(n, "-> %s", ownText(m))
 	}
 	for _, l := range s.cfg.Links {

@@ -65,6 +65,14 @@ func Encode(msg cluster.Message, flow bool) *message.Message {
 		return client(message.New("you_are_dead").Add("dest", msg.Dest))
 	case cluster.AbortGiveUp:
 		return client(message.New("abort_giveup").Add("src", msg.Src).Add("dest", msg.Dest))
+	case cluster.ClientQuery:
+		return message.New("query-cstatus").Add("dest", msg.Dest).Add("cn", msg.Client).Add("from_id", msg.Asker)
+	case cluster.ClientAnswer:
+		cs := "offline"
+		if msg.Online {
+			cs = "online"
+		}
+		return message.New("respond-cstatus").Add("dest", msg.Dest).Add("result", "OK").Add("cn", msg.Client).Add("to_id", msg.Asker).Add("cs", cs)
 	case cluster.HBTakeover:
 		return message.New("hb_takeover").Add("rsc_hold", msg.Set.String())
 	case cluster.IPRequest:
@@ -146,6 +154,10 @@ func Decode(m *message.Message) (cluster.Message, bool) {
 		return cluster.PingCount{Src: m.Get("src"), Dest: m.Get("dest"), Count: int(count)}, err == nil
 	case "you_are_dead":
 		return cluster.YouAreDead{Dest: m.Get("dest")}, true
+	case "query-cstatus":
+		return cluster.ClientQuery{Dest: m.Get("dest"), Client: m.Get("cn"), Asker: m.Get("from_id")}, true
+	case "respond-cstatus":
+		return cluster.ClientAnswer{Dest: m.Get("dest"), Client: m.Get("cn"), Asker: m.Get("to_id"), Online: m.Get("cs") == "online"}, true
 	case "abort_giveup":
 		return cluster.AbortGiveUp{Src: m.Get("src"), Dest: m.Get("dest")}, true
 	case "hb_takeover":

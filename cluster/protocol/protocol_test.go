@@ -29,6 +29,14 @@ func ownFields(m *message.Message) (own []string) {
 	return own
 }
 
+// allFields spells every field, in order.
+func allFields(m *message.Message) (all []string) {
+	for _, f := range m.Fields {
+		all = append(all, f.Name+"="+f.Value)
+	}
+	return all
+}
+
 // TestEncode holds every message's fields and their order.
 func TestEncode(t *testing.T) {
 	for _, c := range []struct {
@@ -56,10 +64,18 @@ func TestEncode(t *testing.T) {
 		{"ip-request-resp, refused", cluster.IPRequestResp{Dest: "node2", Key: "web"}, true, "t=ip-request-resp|dest=node2|ipaddr=web|weown=no|ok=failed"},
 		{"shutdone", cluster.Shutdone{}, true, "t=shutdone|st=dead"},
 		{"stonith", cluster.Stonith{Node: "node2", Result: "n_stnth"}, true, "t=stonith|node=node2|result=n_stnth"},
+		{"ipfail joins", cluster.ClientState{Src: "node1", Client: "ipfail", Joined: true, Info: "signon"}, true, "t=hbapi-clstat|st=join|from_id=ipfail|to_id=ipfail|src=node1|info=signon|client_gen=0"},
+		{"ipfail leaves", cluster.ClientState{Src: "node1", Client: "ipfail", Info: "signoff"}, true, "t=hbapi-clstat|st=leave|from_id=ipfail|to_id=ipfail|src=node1|info=signoff|client_gen=0"},
+		{"num_ping_nodes", cluster.PingCount{Src: "node1", Dest: "node2", Count: 2}, true, "t=num_ping_nodes|src=node1|num_ping=2|dest=node2|from_id=ipfail|to_id=ipfail|client_gen=0"},
+		{"you_are_dead", cluster.YouAreDead{Dest: "node2"}, true, "t=you_are_dead|dest=node2|from_id=ipfail|to_id=ipfail|client_gen=0"},
+		{"abort_giveup", cluster.AbortGiveUp{Src: "node1", Dest: "node2"}, true, "t=abort_giveup|src=node1|dest=node2|from_id=ipfail|to_id=ipfail|client_gen=0"},
+		{"ask_resources of ipfail", cluster.ClientAsk{Src: "node1", AskResources: cluster.AskResources{Set: cluster.All, Info: "me"}}, true, "t=ask_resources|rsc_hold=all|src=node1|info=me|from_id=ipfail|to_id=ipfail|client_gen=0"},
+		{"query-cstatus", cluster.ClientQuery{Dest: "node2", Client: "ipfail", Asker: "475"}, true, "t=query-cstatus|dest=node2|cn=ipfail|from_id=475"},
+		{"respond-cstatus", cluster.ClientAnswer{Dest: "node1", Client: "ipfail", Asker: "475", Online: true}, true, "t=respond-cstatus|dest=node1|result=OK|cn=ipfail|to_id=475|cs=online"},
 		{"any other", cluster.Other{Type: "mine", Fields: [][2]string{{"a", "1"}, {"t", "mine"}, {"b", ""}}}, true, "a=1|t=mine|b="},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := strings.Join(ownFields(Encode(c.msg, c.flow)), "|"); got != c.want {
+			if got := strings.Join(allFields(Encode(c.msg, c.flow)), "|"); got != c.want {
 				t.Errorf(" got %s\nwant %s", got, c.want)
 			}
 		})
@@ -98,6 +114,10 @@ func TestDecode(t *testing.T) {
 		{"t=ip-request", nil},
 		{"t=ip-request-resp|dest=node1|weown=yes|ok=OK", nil},
 		{"t=ip-request-resp|ipaddr=web|weown=YES|ok=ok", cluster.IPRequestResp{Key: "web"}},
+		{"t=hbapi-clstat|st=join", nil},
+		{"t=num_ping_nodes|dest=node1", nil},
+		{"t=num_ping_nodes|dest=node1|num_ping=-1", nil},
+		{"t=num_ping_nodes|dest=node1|num_ping=70000", nil},
 		{"t=shutdone", cluster.Shutdone{}},
 		{"st=up|dt=7d0", nil},
 		{"t=", nil},
@@ -142,7 +162,8 @@ func TestCaptured(t *testing.T) {
 			}
 		}
 	}
-	for _, typ := range []string{"status", "reqnodes", "repnodes", "starting", "resource", "ask_resources", "hb_takeover", "ip-request", "ip-request-resp", "shutdone", "stonith"} {
+	for _, typ := range []string{"status", "reqnodes", "repnodes", "starting", "resource", "ask_resources", "hb_takeover", "ip-request", "ip-request-resp", "shutdone", "stonith",
+		"hbapi-clstat", "num_ping_nodes", "you_are_dead", "abort_giveup", "query-cstatus", "respond-cstatus"} {
 		if seen[typ] == 0 {
 			t.Errorf("no capture holds a %s", typ)
 		}
@@ -186,6 +207,22 @@ func TestRoundTrip(t *testing.T) {
 			return cluster.IPRequestResp{Dest: word.Draw(t, "dest"), Key: word.Draw(t, "key"), WeOwn: rapid.Bool().Draw(t, "we own"), OK: rapid.Bool().Draw(t, "ok")}
 		},
 		func(*rapid.T) cluster.Message { return cluster.Shutdone{} },
+		func(t *rapid.T) cluster.Message {
+			return cluster.ClientState{Src: word.Draw(t, "src"), Client: word.Draw(t, "client"), Joined: rapid.Bool().Draw(t, "joined"), Info: text.Draw(t, "info")}
+		},
+		func(t *rapid.T) cluster.Message {
+			return cluster.PingCount{Src: word.Draw(t, "src"), Dest: word.Draw(t, "dest"), Count: rapid.IntRange(0, 65535).Draw(t, "count")}
+		},
+		func(t *rapid.T) cluster.Message { return cluster.YouAreDead{Dest: word.Draw(t, "dest")} },
+		func(t *rapid.T) cluster.Message {
+			return cluster.AbortGiveUp{Src: word.Draw(t, "src"), Dest: word.Draw(t, "dest")}
+		},
+		func(t *rapid.T) cluster.Message {
+			return cluster.ClientQuery{Dest: word.Draw(t, "dest"), Client: word.Draw(t, "client"), Asker: word.Draw(t, "asker")}
+		},
+		func(t *rapid.T) cluster.Message {
+			return cluster.ClientAnswer{Dest: word.Draw(t, "dest"), Client: word.Draw(t, "client"), Asker: word.Draw(t, "asker"), Online: rapid.Bool().Draw(t, "online")}
+		},
 		func(t *rapid.T) cluster.Message {
 			return cluster.Stonith{Node: word.Draw(t, "node"), Result: word.Draw(t, "result")}
 		},
