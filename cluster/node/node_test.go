@@ -537,8 +537,13 @@ func TestReexecWaitsForQuiet(t *testing.T) {
 	if err := n.Reload(t.Context(), false, "test", say); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.Status(t.Context()); err != nil {
-		t.Fatal(err)
+	for deadline, told := time.Now().Add(30*time.Second), false; !told; {
+		if err := n.call(t.Context(), func() { told = n.reexec.told }); err != nil {
+			t.Fatal(err)
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the wish to replace the process never came")
+		}
 	}
 	select {
 	case o := <-out:
@@ -560,6 +565,46 @@ func TestReexecWaitsForQuiet(t *testing.T) {
 	n.End()
 	if _, err := n.Status(t.Context()); !errors.Is(err, ErrGone) {
 		t.Errorf("an ended node answers %v", err)
+	}
+}
+
+// TestNotify: systemd hears of the start and, from the loop alone, that it goes
+// round; scripts do not inherit the way to systemd.
+func TestNotify(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	t.Setenv("WATCHDOG_USEC", "30000")
+	t.Setenv("WATCHDOG_PID", fmt.Sprint(os.Getpid()))
+	notifier, env := StartNotifier()
+	if os.Getenv("NOTIFY_SOCKET") != "" || len(env) != 3 || env[0] != "NOTIFY_SOCKET="+path {
+		t.Errorf("scripts inherit %q, a successor is given %q", os.Getenv("NOTIFY_SOCKET"), env)
+	}
+	receive := func() string {
+		buf := make([]byte, 512)
+		if err := socket.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := socket.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(buf[:n])
+	}
+	eng := &scripted{none: true, on: func(cluster.Instant, engine.Input) []engine.Output { return nil }}
+	run(t, Options{Engine: eng, Notifier: notifier}, func(*Node) {
+		notifier.Ready()
+		seen := map[string]int{}
+		for seen["READY=1"] == 0 || seen["WATCHDOG=1"] < 3 {
+			seen[receive()]++
+		}
+	})
+	if none, env := StartNotifier(); none != nil || env != nil {
+		t.Error("a notifier without systemd")
 	}
 }
 

@@ -41,6 +41,11 @@ func StartRealtime(priority int) (rt *Realtime, warnings []string) {
 	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
 		warnings = append(warnings, fmt.Sprintf("Cannot lock ourselves into memory: %v (raise LimitMEMLOCK or ulimit -l)", err))
 	}
+	// A machine out of memory must not begin with the program that decides who
+	// serves. Scripts are exposed again when they are started.
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0); err != nil {
+		warnings = append(warnings, fmt.Sprintf("Cannot protect ourselves from the out-of-memory killer: %v", err))
+	}
 	dir, err := unix.Open("/proc/self/task", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return rt, append(warnings, fmt.Sprintf("Cannot set realtime priority: open /proc/self/task: %v", err))

@@ -16,6 +16,9 @@ type reexecWish struct {
 	told   bool
 }
 
+// reexecDelay is what an answer may take to the operator.
+const reexecDelay = 100 * time.Millisecond
+
 // Reload does what SIGHUP means: a changed ha.cf makes the process replace
 // itself in place, changed keys are taken up at once, otherwise nothing has
 // changed. With force it replaces itself in any case. An unusable new
@@ -36,10 +39,18 @@ func (n *Node) Reload(ctx context.Context, force bool, from string, say func(str
 	case change.Reexec:
 		n.log.Printf(cluster.Info, "Restarting heartbeat.")
 		say("the configuration is valid; heartbeat replaces itself and keeps what it holds")
-		return n.call(ctx, func() {
-			n.reexec = reexecWish{wanted: true}
+		err := n.call(ctx, func() {
 			n.record(control.Event{At: time.Now().Round(0), Kind: "daemon", Text: "replaces itself in place", Reason: "asked by " + from})
 		})
+		if err != nil {
+			return err
+		}
+		// The answer must reach the operator before the process that gives it is
+		// another one. A node that ends meanwhile has nothing to replace.
+		time.AfterFunc(reexecDelay, func() {
+			_ = n.call(context.Background(), func() { n.reexec = reexecWish{wanted: true} })
+		})
+		return nil
 	case change.Keys != nil:
 		say("the keys are re-read")
 		return n.call(ctx, func() {
