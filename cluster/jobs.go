@@ -5,8 +5,20 @@ import (
 	"slices"
 )
 
-// run orders a job and remembers what for.
+// run orders a job and remembers what for. A start waits until no stop of the
+// same group is under way, and a stop takes back the starts that wait.
 func (m *Machine) run(j job, reason string) {
+	switch {
+	case j.Kind == JobTake && m.stopping(j.Keys):
+		m.enqueue(queued{Why: j.Why, Take: &j, Reason: reason})
+		return
+	case j.Kind == JobGive:
+		for _, q := range m.st.Queue {
+			if q.Take != nil {
+				q.Take.Keys = slices.DeleteFunc(slices.Clone(q.Take.Keys), func(key string) bool { return slices.Contains(j.Keys, key) })
+			}
+		}
+	}
 	m.st.NextJob++
 	j.ID = m.st.NextJob
 	m.st.Jobs = append(m.st.Jobs, j)
@@ -25,6 +37,16 @@ func (m *Machine) run(j job, reason string) {
 	m.out = append(m.out, Run{Job{ID: j.ID, Kind: j.Kind, Keys: j.Keys, Reason: reason, Node: j.Node, Title: j.Title}})
 }
 
+// stopping reports whether a job stops one of the groups.
+func (m *Machine) stopping(keys []string) bool {
+	for _, j := range m.st.Jobs {
+		if j.Kind == JobGive && slices.ContainsFunc(j.Keys, func(key string) bool { return slices.Contains(keys, key) }) {
+			return true
+		}
+	}
+	return false
+}
+
 // enqueue adds work that waits until no resource job runs.
 func (m *Machine) enqueue(q queued) {
 	const queueMax = 1000
@@ -41,8 +63,11 @@ func (m *Machine) queueScript(from string, msg Other) {
 	m.enqueue(queued{Why: whyScript, Node: from, Msg: msg.Fields, Key: msg.Type})
 }
 
-// resourceJobs reports whether a job moves resources.
+// resourceJobs reports whether a job moves resources or waits to do so.
 func (m *Machine) resourceJobs() bool {
+	if slices.ContainsFunc(m.st.Queue, func(q queued) bool { return q.Take != nil }) {
+		return true
+	}
 	for _, j := range m.st.Jobs {
 		if j.Kind != JobScript {
 			return true
@@ -55,6 +80,9 @@ func (m *Machine) resourceJobs() bool {
 // Questions do not count; and only a script waits for another script, so that
 // one which hangs does not hold up a takeover.
 func (m *Machine) startable(q queued) bool {
+	if q.Take != nil {
+		return !m.stopping(q.Take.Keys)
+	}
 	for _, j := range m.st.Jobs {
 		switch j.Kind {
 		case JobAsk, JobFence:
@@ -84,6 +112,10 @@ func (m *Machine) pump() {
 }
 
 func (m *Machine) startQueued(q queued) {
+	if q.Take != nil {
+		m.run(*q.Take, q.Reason)
+		return
+	}
 	switch q.Why {
 	case whyMachDown:
 		if m.st.Shutdown >= shutdownReleasing || m.cfg.Failback != FailbackLegacy && !m.st.Mine.Has(Foreign) {
@@ -124,6 +156,9 @@ func (m *Machine) jobDone(ev JobDone) {
 		m.silentDone(j, ok)
 		return
 	}
+	if j.Kind == JobGive && !ok {
+		m.claimStuck()
+	}
 	switch j.Why {
 	case whyLocal:
 		m.localAsked(ev.Groups, j.AskPeer)
@@ -131,6 +166,12 @@ func (m *Machine) jobDone(ev JobDone) {
 		m.gaveUp(j, ok)
 	case whyTake, whyDone:
 		m.info(fmt.Sprintf("%s HA resource acquisition completed (standby).", j.Set), "resources taken", "set", j.Set.String(), "ok", ok)
+		if m.st.Standby != StandbyDone {
+			// The exchange was cancelled meanwhile; what runs here is ours.
+			m.st.Mine |= j.Set
+			m.sayResource(m.st.Phase == PhaseStable, "")
+			break
+		}
 		m.send(AskResources{m.st.StandbySet, "done"})
 	case whyMachDown:
 		m.machDown(j.Node)
@@ -140,6 +181,9 @@ func (m *Machine) jobDone(ev JobDone) {
 		}
 	case whyReleaseIP:
 		m.st.Mine &^= j.Set
+		if g := m.group(j.Keys[0]); g != nil && !ok {
+			g.Asked = j.Node
+		}
 		m.send(IPRequestResp{Dest: j.Node, Key: j.Keys[0], WeOwn: true, OK: ok})
 	case whyShutdown:
 		if ok {
@@ -196,17 +240,43 @@ func (m *Machine) retried(j job, ok bool) {
 	if !ok || j.Kind != JobGive {
 		return
 	}
-	for _, g := range m.st.Groups {
-		if g.Stuck {
-			return
-		}
-	}
+	stuck := slices.ContainsFunc(m.st.Groups, func(g groupState) bool { return g.Stuck })
 	switch {
 	case m.st.Shutdown == shutdownReleasing:
-		m.released()
+		if !stuck {
+			m.released()
+		}
+	case m.cfg.Failback == FailbackLegacy:
+		if g := m.group(j.Keys[0]); g != nil && g.Asked != "" {
+			m.send(IPRequestResp{Dest: g.Asked, Key: j.Keys[0], WeOwn: true, OK: true})
+			g.Asked = ""
+		}
 	case m.st.Standby == StandbyMe:
-		m.gaveUp(job{Set: m.st.StandbySet}, true)
+		if !stuck {
+			m.gaveUp(job{Set: m.st.StandbySet}, true)
+		}
+	case m.st.Theirs.Mirror().Has(j.Set):
+		m.st.Mine &^= j.Set
+		m.sayResource(m.st.Phase == PhaseStable, "")
+	case m.st.Mine.Has(j.Set) && !stuck:
+		m.run(job{Why: whyRetry, Kind: JobTake, Set: j.Set, Keys: m.keys(j.Set)}, "stopped for the other node, which has not taken it")
 	}
+}
+
+// claimStuck goes on claiming what could not be stopped: nobody else may start
+// it.
+func (m *Machine) claimStuck() {
+	stuck := None
+	for i, g := range m.cfg.Groups {
+		if m.st.Groups[i].Stuck {
+			stuck |= m.setOf(g)
+		}
+	}
+	if stuck &^ m.st.Mine == None || !m.st.CommUp || m.cfg.Failback == FailbackLegacy {
+		return
+	}
+	m.st.Mine |= stuck
+	m.sayResource(m.st.Phase == PhaseStable && m.st.Standby == StandbyNot && m.st.Shutdown == shutdownNo, "")
 }
 
 // fileResults records what became of each group. It reports whether all is as

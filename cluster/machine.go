@@ -242,8 +242,10 @@ type queued struct {
 	Set   Set
 	Reply string // node that asked (whyReleaseIP)
 	Msg   [][2]string
-	// Reason is why, for whyMachDown.
+	// Reason is why, for whyMachDown and Take.
 	Reason string
+	// Take is a start that waits for the end of a stop of the same group.
+	Take *job
 }
 
 // groupState is one group as this node works on it.
@@ -261,6 +263,9 @@ type groupState struct {
 	Found bool
 	// Handed: it was offered to the other node after a failed start.
 	Handed bool
+	// Asked is the node that asked for it (legacy mode) and must hear when a
+	// stop that failed has succeeded after all.
+	Asked string
 }
 
 // pendingOrder is the operator's order that is being carried out.

@@ -9,6 +9,9 @@ import (
 // commNowUp begins the resource protocol.
 func (m *Machine) commNowUp() {
 	if m.cfg.Failback == FailbackLegacy {
+		if foreign := m.cfg.Held & m.st.Mine & Foreign; foreign != None && m.peerAlive() {
+			m.yield(foreign, "found running at start, but their node lives")
+		}
 		m.acquireLocal(true, "startup")
 		return
 	}
@@ -124,6 +127,10 @@ func (m *Machine) otherResource(from string, msg Resource) {
 	if !became {
 		m.resolve(from, msg)
 	}
+	if msg.Stable == Yes && m.st.Phase == PhaseStable && m.stable() && m.st.Shutdown == shutdownNo && !(m.st.Mine | m.st.Theirs.Mirror()).Has(Local) {
+		// Left by an exchange that a restart cut off.
+		m.acquireLocal(false, "nobody holds them")
+	}
 	m.audit()
 }
 
@@ -143,6 +150,11 @@ func (m *Machine) resolve(from string, msg Resource) {
 		return
 	}
 	both := m.st.Mine & m.st.Theirs.Mirror()
+	for i, g := range m.cfg.Groups {
+		if m.st.Groups[i].Stuck {
+			both &^= m.setOf(g) // its stop is tried again at its time
+		}
+	}
 	if both == None {
 		return
 	}
@@ -217,6 +229,9 @@ func (m *Machine) localAsked(results []GroupResult, askPeer bool) {
 		}
 		switch {
 		case r.Running:
+			if g.Found && askPeer {
+				m.send(IPRequest{r.Key}) // the other node may have taken it while we were away
+			}
 			found := g.State != "running" || g.Found
 			m.setGroup(r.Key, "running", g.Reason, "")
 			g.Found = found
