@@ -1,0 +1,153 @@
+package sim
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+var (
+	seedFlag  = flag.Uint64("seed", 1, "first seed of TestSimulate")
+	hoursFlag = flag.Float64("hours", 0, "cluster hours that TestSimulate runs; 0 is a few hundred seeds")
+	stopFlag  = flag.Int("failures", 5, "end after so many failures; above 20 they are only listed")
+	traceFlag = flag.Uint64("trace", 0, "print the transcript of this seed and do nothing else")
+)
+
+const usualSeeds = 300
+
+// TestSimulate runs one scenario per seed. A failure prints the seed, the
+// smallest list of faults that still fails, and its transcript.
+func TestSimulate(t *testing.T) {
+	if *traceFlag != 0 {
+		var out bytes.Buffer
+		s := Minimise(Draw(*traceFlag))
+		Transcript(s, &out)
+		fmt.Printf("%s%s", header(s), out.String())
+		return
+	}
+	var mu sync.Mutex
+	total := summary{begun: time.Now()}
+	next := *seedFlag
+	take := func() (uint64, bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if total.failed >= *stopFlag || *hoursFlag == 0 && next >= *seedFlag+usualSeeds || *hoursFlag > 0 && total.time.Hours() >= *hoursFlag {
+			return 0, false
+		}
+		next++
+		return next - 1, true
+	}
+	var workers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			for {
+				seed, ok := take()
+				if !ok {
+					return
+				}
+				r := Run(Draw(seed))
+				mu.Lock()
+				total.add(r)
+				mu.Unlock()
+				if r.Failure != nil {
+					report(t, seed)
+				}
+			}
+		})
+	}
+	workers.Wait()
+	t.Log(total.String())
+}
+
+func header(s Scenario) string {
+	var b strings.Builder
+	c := s.Cluster
+	fmt.Fprintf(&b, "seed %d: keepalive %v deadtime %v initdead %v auto_failback %v, old peers %v, links %v, start %v, stop %v, healed at %v\n",
+		s.Seed, c.Keepalive, c.Deadtime, c.Initdead, c.Failback, c.Old, c.Links, c.Start, c.Stop, s.Span)
+	for _, f := range s.Faults {
+		fmt.Fprintf(&b, "  %v\n", f)
+	}
+	return b.String()
+}
+
+func report(t *testing.T, seed uint64) {
+	if *stopFlag > 20 {
+		t.Errorf("seed %d: %v", seed, Run(Draw(seed)).Failure)
+		return
+	}
+	small := Minimise(Draw(seed))
+	var out bytes.Buffer
+	r := Transcript(small, &out)
+	text := out.String()
+	const tail = 12_000
+	if len(text) > tail {
+		text = "...\n" + text[len(text)-tail:]
+	}
+	t.Errorf("%v\n%s%s\ngo test ./cluster/sim -run TestSimulate -trace %d", r.Failure, header(small), text, seed)
+}
+
+type summary struct {
+	begun    time.Time
+	runs     int
+	failed   int
+	time     time.Duration
+	steps    uint64
+	packets  uint64
+	stale    int
+	injected map[Kind]int
+	windows  map[Class]Window
+}
+
+func (s *summary) add(r *Result) {
+	if s.injected == nil {
+		s.injected, s.windows = map[Kind]int{}, map[Class]Window{}
+	}
+	s.runs++
+	s.time += r.Time
+	s.steps += r.Steps
+	s.packets += r.Packets
+	s.stale += r.Stale
+	if r.Failure != nil {
+		s.failed++
+	}
+	for k, n := range r.Injected {
+		s.injected[k] += n
+	}
+	for c, w := range r.Windows {
+		sum := s.windows[c]
+		sum.Count += w.Count
+		sum.Total += w.Total
+		sum.Longest = max(sum.Longest, w.Longest)
+		sum.After = max(sum.After, w.After)
+		s.windows[c] = sum
+	}
+}
+
+func (s *summary) String() string {
+	var b strings.Builder
+	took := time.Since(s.begun)
+	cpu := processorTime()
+	fmt.Fprintf(&b, "%d runs, %d failed: %.0f cluster hours in %v (%v of processor time: %.0f cluster hours per processor minute), %d steps, %d packets\n",
+		s.runs, s.failed, s.time.Hours(), took.Round(time.Second), cpu.Round(time.Second), s.time.Hours()/cpu.Minutes(), s.steps, s.packets)
+	b.WriteString("faults:")
+	for _, k := range Kinds {
+		fmt.Fprintf(&b, " %s %d,", k, s.injected[k])
+	}
+	fmt.Fprintf(&b, " stale generations %d\n", s.stale)
+	for _, c := range Classes {
+		w := s.windows[c]
+		fmt.Fprintf(&b, "windows with two owners, %-15s %6d, %10v in all, longest %v, longest after its cause %v\n",
+			string(c)+":", w.Count, w.Total.Round(time.Second), w.Longest.Round(time.Millisecond), w.After.Round(time.Millisecond))
+	}
+	return b.String()
+}
+
+func processorTime() time.Duration {
+	var r syscallUsage
+	return r.read()
+}

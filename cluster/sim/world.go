@@ -1,0 +1,512 @@
+package sim
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"heartbeat/cluster"
+	"heartbeat/cluster/engine"
+	"heartbeat/transport/memory"
+	"heartbeat/transport/message"
+)
+
+// hangBudget is how long a hanging start or stop lasts before it is given up.
+const hangBudget = 20 * time.Second
+
+// Cluster is what is simulated.
+type Cluster struct {
+	Nodes, Links                            []string
+	Groups                                  []cluster.Group
+	Keepalive, Deadtime, Warntime, Initdead time.Duration
+	Failback                                cluster.Failback
+	// Old makes the nodes take each other for heartbeat 3.0.6.
+	Old bool
+	// Method is the digest: crc, md5, sha1, sha256.
+	Method string
+	// Start and Stop are how long a group usually takes.
+	Start, Stop time.Duration
+	// Delay and Jitter of every link.
+	Delay, Jitter time.Duration
+	// Drift is how much faster each node's clock runs, in millionths.
+	Drift []int64
+	// PatienceOf, if set, is how long a node of that name waits before it holds
+	// another for dead, whatever that one asks for: a rule broken on purpose.
+	PatienceOf map[string]time.Duration
+}
+
+// Scenario is everything that a run depends on.
+type Scenario struct {
+	Seed    uint64
+	Cluster Cluster
+	// Faults are over by Span, when everything is healed.
+	Faults []Fault
+	Span   time.Duration
+	// Quiet is how long the run goes on after the cluster must have settled.
+	Quiet time.Duration
+}
+
+type resultKey struct {
+	node, life int
+	job        uint64
+}
+
+type world struct {
+	scenario Scenario
+	config   engine.Config
+	now      time.Duration
+	random   *rand.Rand
+	net      *memory.Network
+	ring     *message.Keyring
+	nodes    []*node
+	agenda   []entry
+	active   []Fault
+	results  map[resultKey][]cluster.GroupResult
+	orders   uint64
+	replays  []letterTo
+	replayed int
+	wakes    int
+
+	check  check
+	result *Result
+	trace  io.Writer
+}
+
+// entry is the begin or the end of a fault, or what the run itself does then.
+type entry struct {
+	at    time.Duration
+	fault int
+	end   bool
+	do    func()
+}
+
+// letterTo is a packet that a node has handled.
+type letterTo struct {
+	letter
+	to, life int
+	gen      uint64
+}
+
+// Run simulates the scenario until the end or the first failure.
+func Run(s Scenario) *Result { return run(s, nil) }
+
+// Transcript runs the scenario and tells what happens.
+func Transcript(s Scenario, out io.Writer) *Result { return run(s, out) }
+
+func run(s Scenario, trace io.Writer) (res *Result) {
+	w := newWorld(s)
+	w.trace = trace
+	defer func() {
+		if p := recover(); p != nil {
+			w.fail("panic", "%v\n%s", p, debug.Stack())
+		}
+		w.finishResult()
+		res = w.result
+	}()
+	w.loop()
+	return w.result
+}
+
+func newWorld(s Scenario) *world {
+	c := s.Cluster
+	w := &world{
+		scenario: s,
+		random:   rand.New(rand.NewPCG(s.Seed, 0x68656172746265)),
+		net:      memory.New(s.Seed),
+		results:  map[resultKey][]cluster.GroupResult{},
+		result:   &Result{Windows: map[Class]Window{}, Injected: map[Kind]int{}},
+	}
+	w.config = engine.Config{
+		Nodes: c.Nodes, Groups: c.Groups, HopFudge: 1, MaxRexmitDelay: 250 * time.Millisecond,
+		Keepalive: c.Keepalive, Deadtime: c.Deadtime, Warntime: c.Warntime, Initdead: c.Initdead, Deadping: c.Deadtime,
+		Failback: c.Failback, InnerAuth: c.Old,
+		Keys: engine.Keys{Outbound: 1, Keys: []engine.Key{{Index: 1, Method: c.Method, Secret: "simulated"}}},
+	}
+	if c.Method == "crc" {
+		w.config.Keys.Keys[0].Secret = ""
+	}
+	for _, l := range c.Links {
+		w.config.Links = append(w.config.Links, engine.Link{Name: l})
+		w.net.Attach(l, false, c.Nodes...)
+	}
+	ring, err := message.NewKeyring(1, []message.Key{{Index: 1, Method: c.Method, Secret: w.config.Keys.Keys[0].Secret}})
+	if err != nil {
+		panic(err)
+	}
+	w.ring = ring
+	for i, name := range c.Nodes {
+		n := &node{w: w, name: name, index: i, powered: true, wall: wallStart, heard: make([]hearing, len(c.Nodes))}
+		if i < len(c.Drift) {
+			n.clock.ppm = c.Drift[i]
+		}
+		for _, g := range c.Groups {
+			n.groups = append(n.groups, &resource{key: g.Key, local: g.Node == name})
+		}
+		w.nodes = append(w.nodes, n)
+		n.plan(time.Duration(w.random.Int64N(int64(2 * c.Keepalive))))
+	}
+	w.check.init(w)
+	for i, f := range s.Faults {
+		w.agenda = append(w.agenda, entry{at: f.At, fault: i}, entry{at: f.End(), fault: i, end: true})
+	}
+	w.agenda = append(w.agenda, entry{at: s.Span, do: w.heal}, entry{at: s.Span + s.SettleBound(), do: w.mustHaveSettled}, entry{at: s.Span + s.SettleBound() + s.Quiet, do: w.mustStillBe})
+	slices.SortStableFunc(w.agenda, func(a, b entry) int { return int(a.at - b.at) })
+	w.weather()
+	return w
+}
+
+func (w *world) node(name string) *node {
+	for _, n := range w.nodes {
+		if n.name == name {
+			return n
+		}
+	}
+	panic("sim: no node " + name)
+}
+
+// loop lets one thing after the other happen.
+func (w *world) loop() {
+	for w.result.Failure == nil {
+		at, do := time.Duration(-1), func() {}
+		if len(w.agenda) > 0 {
+			at, do = w.agenda[0].at, w.turnPage
+		}
+		if at < 0 {
+			return
+		}
+		// What arrives comes before what a clock causes at the same time.
+		for _, n := range w.nodes {
+			if t, f, ok := n.next(); ok && t <= at {
+				at, do = t, f
+			}
+		}
+		if t, ok := w.net.Deadline(); ok && t <= at {
+			at, do = t, w.deliver
+		}
+		w.now = max(w.now, at)
+		do()
+		w.check.step()
+	}
+}
+
+func (w *world) deliver() {
+	d, _ := w.net.Next()
+	w.node(d.To).arrive(d)
+}
+
+func (w *world) wakeFunc(n *node) func() {
+	return func() {
+		w.wakes++
+		n.step(engine.Wake{})
+	}
+}
+
+// turnPage does what the agenda says next.
+func (w *world) turnPage() {
+	e := w.agenda[0]
+	w.agenda = w.agenda[1:]
+	if e.do != nil {
+		e.do()
+		return
+	}
+	f := w.scenario.Faults[e.fault]
+	if e.end {
+		if f.For == 0 {
+			return
+		}
+		if w.tracing() {
+			w.say("-----", "over: "+f.String())
+		}
+		w.active = slices.DeleteFunc(w.active, func(g Fault) bool { return g == f })
+		w.faultEnds(f)
+		return
+	}
+	w.result.Injected[f.Kind]++
+	if w.tracing() {
+		w.say("-----", "fault: "+f.String())
+	}
+	if f.For > 0 {
+		w.active = append(w.active, f)
+	}
+	w.faultBegins(f)
+}
+
+func (w *world) faultBegins(f Fault) {
+	switch f.Kind {
+	case Cut, Partition, Noise:
+		w.weather()
+		return
+	}
+	n := w.node(f.Node)
+	switch f.Kind {
+	case Stall:
+		n.stalled = true
+	case Freeze:
+		if !n.clock.frozen {
+			n.clock.freeze(w.now)
+		}
+	case Kill:
+		n.end()
+	case PowerOff:
+		w.powerOff(n, f.Disk)
+	case Stop:
+		n.order(engine.Shutdown, cluster.None)
+	case Standby:
+		n.order(engine.Standby, f.Set)
+	case Takeover:
+		n.order(engine.Takeover, f.Set)
+	case Replay:
+		w.replay(n)
+	case Reexec:
+		n.reexec()
+	case WallClock:
+		n.wall -= 24 * 3600
+	}
+}
+
+func (w *world) faultEnds(f Fault) {
+	switch f.Kind {
+	case Cut, Partition, Noise:
+		w.weather()
+		return
+	}
+	n := w.node(f.Node)
+	switch f.Kind {
+	case Stall:
+		if n.stalled && !w.suffers(n, Stall) {
+			n.stallEnd = w.now
+			if n.clock.frozen {
+				n.stalled = false // it goes on with its machine
+				return
+			}
+			n.resume()
+		}
+	case Freeze:
+		if n.clock.frozen && !w.suffers(n, Freeze) {
+			n.clock.thaw(w.now)
+			n.stallEnd = w.now
+		}
+	case Kill, PowerOff, Stop:
+		w.bringUp(n)
+	}
+}
+
+// suffers reports whether a fault of the kind is active on the node.
+func (w *world) suffers(n *node, kinds ...Kind) bool {
+	return slices.ContainsFunc(w.active, func(f Fault) bool { return f.Node == n.name && slices.Contains(kinds, f.Kind) })
+}
+
+// kept reports whether something keeps the node's process down.
+func (w *world) kept(n *node) bool { return w.suffers(n, Kill, PowerOff, Stop) }
+
+// bringUp starts what may run again.
+func (w *world) bringUp(n *node) {
+	if !n.powered && !w.suffers(n, PowerOff) {
+		n.powered = true
+	}
+	if n.engine == nil && !n.starts && n.booting == nil && n.powered && !w.kept(n) {
+		n.plan(execTime)
+	}
+}
+
+// powerOff takes everything from a machine but its disk.
+func (w *world) powerOff(n *node, d Disk) {
+	n.end()
+	n.powered = false
+	for _, r := range n.groups {
+		if r.up {
+			w.down(n, r)
+		}
+		r.stuck = false
+	}
+	switch d {
+	case DiskLost:
+		n.diskGen = 0
+		n.uuid++
+	case DiskStale:
+		n.diskGen = max(n.diskGen, 4) - 3
+	}
+}
+
+// weather sets every path to what the active faults make of it.
+func (w *world) weather() {
+	c := w.scenario.Cluster
+	for _, link := range c.Links {
+		faults := memory.Faults{Delay: c.Delay, Jitter: c.Jitter}
+		for _, f := range w.active {
+			if f.Kind == Noise && (f.Link == "" || f.Link == link) {
+				faults.Loss = max(faults.Loss, f.Noise.Loss)
+				faults.Duplicate = max(faults.Duplicate, f.Noise.Duplicate)
+				faults.Corrupt = max(faults.Corrupt, f.Noise.Corrupt)
+				faults.Reorder = max(faults.Reorder, f.Noise.Reorder)
+				faults.Jitter = max(faults.Jitter, f.Noise.Jitter)
+				faults.ReorderBy = max(faults.ReorderBy, f.Noise.ReorderBy)
+			}
+		}
+		w.net.SetFaults("", "", link, faults)
+		for _, from := range c.Nodes {
+			for _, to := range c.Nodes {
+				if from == to {
+					continue
+				}
+				if w.isCut(from, to, link) {
+					w.net.Cut(from, to, link)
+				} else {
+					w.net.Heal(from, to, link)
+				}
+			}
+		}
+	}
+}
+
+func (w *world) isCut(from, to, link string) bool {
+	return slices.ContainsFunc(w.active, func(f Fault) bool {
+		if f.Link != "" && f.Link != link {
+			return false
+		}
+		return f.Kind == Cut && f.Node == from && f.Peer == to ||
+			f.Kind == Partition && (f.Node == from && f.Peer == to || f.Node == to && f.Peer == from)
+	})
+}
+
+// effort is how long a start or stop takes that begins now, and whether it
+// fails.
+func (w *world) effort(n *node, r *resource, kind cluster.JobKind) (took time.Duration, fails bool) {
+	took = w.scenario.Cluster.Start
+	if kind == cluster.JobGive {
+		took = w.scenario.Cluster.Stop
+	}
+	took += time.Duration(w.random.Int64N(int64(took)/4 + 1))
+	for _, f := range w.active {
+		if f.Node != n.name || f.Group != r.key {
+			continue
+		}
+		switch f.Kind {
+		case Slow:
+			took *= time.Duration(f.Factor)
+		case Hang:
+			return hangBudget, true
+		case StartFails:
+			fails = fails || kind == cluster.JobTake
+		case StopFails:
+			fails = fails || kind == cluster.JobGive
+		}
+	}
+	return took, fails
+}
+
+// heal repairs what does not repair itself: a node whose disk came back with an
+// old generation is a stranger to its peer until an administrator removes the
+// file.
+func (w *world) heal() {
+	if w.tracing() {
+		w.say("-----", "everything is healed")
+	}
+	if len(w.active) > 0 {
+		panic(fmt.Sprintf("sim: %v is active after the span", w.active))
+	}
+	for _, n := range w.nodes {
+		for _, m := range w.nodes {
+			if m.engine != nil && n.gen > 0 && m.heard[n.index].gen > n.gen || w.refused(m, n) {
+				n.say("its generation is older than its peer knows: the file is removed and the daemon restarted")
+				n.end()
+				n.wall = max(n.wall, wallStart)
+				n.diskGen = 0
+				n.plan(execTime)
+				break
+			}
+		}
+	}
+}
+
+// refused reports whether the node to takes from for a replay of itself.
+func (w *world) refused(to, from *node) bool {
+	if to.engine == nil || from.engine == nil {
+		return false
+	}
+	for _, v := range to.engine.View().Nodes {
+		if v.Name == from.name {
+			return v.Generation > from.gen
+		}
+	}
+	return false
+}
+
+const replaysMax = 64
+
+// keepForReplay remembers some of the packets that a node has handled.
+func (w *world) keepForReplay(n *node, l letter) {
+	w.replayed++
+	if w.replayed%61 != 0 || n.engine == nil {
+		return
+	}
+	r := letterTo{letter: l, to: n.index, life: n.life, gen: n.heard[w.node(l.from).index].gen}
+	if len(w.replays) < replaysMax {
+		w.replays = append(w.replays, r)
+		return
+	}
+	w.replays[w.replayed/61%replaysMax] = r
+}
+
+// replay shows a node what it has heard before. It must not change anything.
+func (w *world) replay(n *node) {
+	for _, r := range w.replays {
+		if !n.runs() || r.to != n.index || r.life != n.life || n.instant() <= cluster.Instant(r.at-n.born).Add(time.Second) {
+			continue
+		}
+		before := standing(n.engine.View())
+		e := n.engine
+		outs := e.Step(n.instant(), n.readings(), engine.Packet{Link: r.link, Data: r.data, At: n.instant()})
+		if after := standing(e.View()); after != before {
+			w.fail("replay", "%s: an old packet changed %s to %s", n.name, before, after)
+		}
+		for _, out := range outs {
+			switch out.(type) {
+			case engine.Run, engine.Exit, engine.Persist:
+				w.fail("replay", "%s: an old packet made it order %T", n.name, out)
+			}
+		}
+		n.carry(outs)
+		n.rearm()
+	}
+}
+
+// standing is the part of a view that a replay must leave alone.
+func standing(v engine.View) string {
+	s := fmt.Sprint(v.Local, v.CommUp, v.Mine, v.Theirs, v.Phase, v.StandbyNow, v.Stable)
+	for _, n := range v.Nodes {
+		s += fmt.Sprint(" ", n.Name, n.State, n.Generation, n.Old)
+	}
+	return s
+}
+
+func (w *world) tracing() bool { return w.trace != nil }
+
+func (w *world) say(who, what string) {
+	fmt.Fprintf(w.trace, "%10.3f %s %s\n", w.now.Seconds(), who, what)
+}
+
+// describe is a message on one line, empty for an acknowledgement.
+func (w *world) describe(data []byte) string {
+	m, _, err := message.Decode(data, w.ring)
+	if err != nil {
+		return err.Error()
+	}
+	if m.Type() == "NS_ackmsg" {
+		return ""
+	}
+	text := ""
+	for _, f := range m.Fields {
+		switch f.Name {
+		case "src", "srcuuid", "destuuid", "hg", "ts", "ld", "ttl", "auth":
+			continue
+		}
+		text += fmt.Sprintf("%s=%s ", f.Name, f.Value)
+	}
+	return text
+}
+
+func (w *world) outputsMax() int { return 3000 }
