@@ -15,25 +15,69 @@ import (
 	"heartbeat/cluster"
 	"heartbeat/cluster/engine"
 	"heartbeat/cluster/node/logging"
+	"heartbeat/resources"
 	"heartbeat/resources/script"
 )
 
 // errKilled is why a job ends early.
 var errKilled = errors.New("ended by the cluster")
 
+// turn is one job's place in the order of work on one group.
+type turn struct {
+	kind   cluster.JobKind
+	before *turn // nil when nothing was ordered for the group before
+	done   chan struct{}
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+}
+
 // startJob runs a job in its own goroutine, which ends with the job. Its result
 // comes back through the results channel, where it waits if the loop is busy.
+//
+// Jobs on one group run in the order in which they were ordered, whichever
+// goroutine is faster; and a release ends the starts before it, so that it is
+// not held up by what it is about to undo.
 func (n *Node) startJob(job cluster.Job) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	n.jobs[job.ID] = cancel
+	turns := make([]*turn, len(job.Keys))
+	if job.Kind == cluster.JobTake || job.Kind == cluster.JobGive {
+		for i, key := range job.Keys {
+			turns[i] = n.queueTurn(ctx, job.Kind, key)
+		}
+	}
 	var status string // this node's, which message scripts are told
 	if job.Kind == cluster.JobScript {
 		status = n.o.Engine.View().Local
 	}
 	go func() {
 		defer cancel(nil)
-		n.result(n.runJob(ctx, job, status))
+		n.result(n.runJob(ctx, job, turns, status))
 	}()
+}
+
+func (n *Node) queueTurn(ctx context.Context, kind cluster.JobKind, key string) *turn {
+	t := &turn{kind: kind, before: n.turns[key], done: make(chan struct{})}
+	t.ctx, t.cancel = context.WithCancelCause(ctx)
+	if before := t.before; before != nil && kind == cluster.JobGive && before.kind == cluster.JobTake {
+		before.cancel(resources.ErrGive)
+	}
+	if n.turns == nil {
+		n.turns = make(map[string]*turn)
+	}
+	n.turns[key] = t
+	return t
+}
+
+// work waits for the turn and does the work.
+func (t *turn) work(do func(context.Context)) {
+	if t.before != nil {
+		<-t.before.done
+		t.before = nil // not needed any more, and it holds its own
+	}
+	do(t.ctx)
+	t.cancel(nil)
+	close(t.done)
 }
 
 func (n *Node) result(in engine.Input) {
@@ -43,12 +87,18 @@ func (n *Node) result(in engine.Input) {
 	}
 }
 
-func (n *Node) runJob(ctx context.Context, job cluster.Job, status string) engine.JobDone {
+func (n *Node) runJob(ctx context.Context, job cluster.Job, turns []*turn, status string) engine.JobDone {
 	done := engine.JobDone{ID: job.ID}
 	switch job.Kind {
-	case cluster.JobAsk, cluster.JobTake, cluster.JobGive:
+	case cluster.JobAsk:
 		for _, key := range job.Keys {
 			done.Groups = append(done.Groups, n.actOn(ctx, job.Kind, key))
+		}
+	case cluster.JobTake, cluster.JobGive:
+		for i, key := range job.Keys {
+			turns[i].work(func(ctx context.Context) {
+				done.Groups = append(done.Groups, n.actOn(ctx, job.Kind, key))
+			})
 		}
 	case cluster.JobScript:
 		if err := n.runScript(ctx, job, status); err != nil {

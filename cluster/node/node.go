@@ -162,6 +162,7 @@ type Node struct {
 	troubles        []engine.LinkTrouble
 	media           []*medium
 	jobs            map[uint64]context.CancelCauseFunc
+	turns           map[string]*turn // the last job ordered for each group
 	replies         map[uint64]chan engine.Reply
 	orderID         uint64
 	history         history
