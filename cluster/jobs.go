@@ -272,7 +272,7 @@ func (m *Machine) claimStuck() {
 			stuck |= m.setOf(g)
 		}
 	}
-	if stuck &^ m.st.Mine == None || !m.st.CommUp || m.cfg.Failback == FailbackLegacy {
+	if stuck&^m.st.Mine == None || !m.st.CommUp || m.cfg.Failback == FailbackLegacy {
 		return
 	}
 	m.st.Mine |= stuck
