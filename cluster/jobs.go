@@ -292,6 +292,9 @@ func (m *Machine) fileResults(j job, ev JobDone) bool {
 			reason = g.Reason
 		}
 		switch {
+		case j.Kind == JobTake && m.stopping([]string{r.Key}):
+			// Ended by the release behind it, whose result counts.
+			ok = ok && r.Err == ""
 		case r.Err != "" && j.Kind == JobTake:
 			ok = false
 			m.failed(r, false, reason)
