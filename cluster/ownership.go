@@ -25,11 +25,16 @@ func (m *Machine) commNowUp() {
 
 // sayResource tells everybody what we hold.
 func (m *Machine) sayResource(stable bool, info string) {
+	m.sayHold(stable, info, m.peerNew())
+}
+
+// sayHold is sayResource; new says that the other node knows more than 3.0.6.
+func (m *Machine) sayHold(stable bool, info string, new bool) {
 	if m.cfg.Failback == FailbackLegacy {
 		return
 	}
 	msg := Resource{Hold: m.st.Mine, Full: true, Stable: tri(stable), Info: info}
-	if m.peerNew() {
+	if new {
 		msg.Took = m.st.Took & m.st.Mine
 	}
 	m.send(msg)
@@ -473,9 +478,9 @@ func (m *Machine) returned(n *node, msg Status) {
 		// must hear the other, who may not have missed us: only a change to
 		// stable is answered.
 		m.st.OtherStable = false
-		m.sayResource(false, "")
+		m.sayHold(false, "", true)
 		if m.st.Phase == PhaseStable {
-			m.sayResource(true, "")
+			m.sayHold(true, "", true)
 		}
 		return
 	}
