@@ -42,6 +42,7 @@ type node struct {
 	wall    int64 // unix seconds minus the clock's
 	gen     uint64
 	diskGen uint64 // 0: no such file
+	top     uint64 // the highest it ever had
 	uuid    byte   // how often the uuid was lost
 
 	groups []*resource
@@ -189,10 +190,11 @@ func (n *node) boot() {
 		n.diskGen = unix
 	}
 	n.diskGen++
-	if n.diskGen <= n.gen {
+	if n.diskGen <= n.top {
 		n.w.result.Stale++
 	}
 	n.gen = n.diskGen
+	n.top = max(n.top, n.gen)
 	b := n.bootRecord()
 	var held []string
 	for _, r := range n.groups {

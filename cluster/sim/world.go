@@ -400,7 +400,7 @@ func (w *world) effort(n *node, r *resource, kind cluster.JobKind) (took time.Du
 
 // heal repairs what does not repair itself: a node whose disk came back with an
 // old generation is a stranger to its peer until an administrator removes the
-// file.
+// file and sets the clock.
 func (w *world) heal() {
 	if w.tracing() {
 		w.say("-----", "everything is healed")
@@ -409,30 +409,19 @@ func (w *world) heal() {
 		panic(fmt.Sprintf("sim: %v is active after the span", w.active))
 	}
 	for _, n := range w.nodes {
-		for _, m := range w.nodes {
-			if m.engine != nil && n.gen > 0 && m.heard[n.index].gen > n.gen || w.refused(m, n) {
-				n.say("its generation is older than its peer knows: the file is removed and the daemon restarted")
-				n.end()
-				n.wall = max(n.wall, wallStart)
-				n.diskGen = 0
-				n.plan(execTime)
-				break
-			}
+		if n.diskGen >= n.top {
+			continue
+		}
+		n.wall, n.diskGen = max(n.wall, wallStart), 0
+		if unix := uint64(n.readings().Unix); unix < n.top {
+			n.diskGen = n.top
+		}
+		if n.engine != nil {
+			n.say("the daemon is restarted without its old generation file")
+			n.end()
+			n.plan(execTime)
 		}
 	}
-}
-
-// refused reports whether the node to takes from for a replay of itself.
-func (w *world) refused(to, from *node) bool {
-	if to.engine == nil || from.engine == nil {
-		return false
-	}
-	for _, v := range to.engine.View().Nodes {
-		if v.Name == from.name {
-			return v.Generation > from.gen
-		}
-	}
-	return false
 }
 
 const replaysMax = 64
