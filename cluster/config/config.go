@@ -6,6 +6,8 @@
 package config
 
 import (
+	"path"
+	"strings"
 	"time"
 
 	"heartbeat/cluster"
@@ -130,6 +132,23 @@ type Client struct {
 	User     string
 	Command  string // rest of the line
 	Failfast bool
+}
+
+// Clients of the original that are programs of its package and have no program
+// here.
+const (
+	ClientIPFail = "ipfail"
+	ClientDopd   = "dopd"
+)
+
+// Builtin is the name of the client for which the line stands, if its program
+// need not be there: ipfail is built in, dopd is done without. Otherwise empty.
+func (c Client) Builtin() string {
+	program, _, _ := strings.Cut(strings.ReplaceAll(c.Command, "\t", " "), " ")
+	if name := path.Base(program); name == ClientIPFail || name == ClientDopd {
+		return name
+	}
+	return ""
 }
 
 // APIAuth is one apiauth line.

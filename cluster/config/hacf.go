@@ -1073,7 +1073,8 @@ func (p *parser) client(ln line) {
 		p.probs = append(p.probs, p.problem(ln, at, Error, nil, ln.name.text+" "+ln.rest.text, "the program is named by its full path",
 			"write "+ln.name.text+" USER /PATH ARGUMENTS"))
 	}
-	p.cfg.Respawn = append(p.cfg.Respawn, Client{User: user, Command: command, Failfast: ln.name.text == "failfast"})
+	c := Client{User: user, Command: command, Failfast: ln.name.text == "failfast"}
+	p.cfg.Respawn = append(p.cfg.Respawn, c)
 	p.onHost(func(h Host) Problems {
 		switch {
 		case !h.UserExists(user):
@@ -1081,7 +1082,7 @@ func (p *parser) client(ln line) {
 				ln.name.text+" user "+user, "this machine has no user of that name", "write a user's name, usually hacluster or root")}
 		case !strings.HasPrefix(program, "/"):
 			return Problems{p.problem(ln, at, Info, []string{fmt.Sprintf("ERROR: Client child command [%s] is not full pathname", program)}, "", "", "")}
-		case !h.Executable(program):
+		case c.Builtin() == "" && !h.Executable(program):
 			return Problems{p.problem(ln, at, Error, []string{fmt.Sprintf("ERROR: Client child command [%s] is not executable", program)},
 				ln.name.text+" "+program, "it is missing or may not be executed", "install it, or correct its path or mode")}
 		}

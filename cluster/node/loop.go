@@ -64,9 +64,10 @@ func (n *Node) Run() Outcome {
 	return *n.outcome
 }
 
-// End closes the media and the FIFO and ends what Start started. Nothing can be
-// asked of the node any more.
+// End ends the programs, closes the media and the FIFO and ends what Start
+// started. Nothing can be asked of the node any more.
 func (n *Node) End() {
+	n.o.Programs.Stop()
 	close(n.gone)
 	if n.fifo != nil {
 		_ = n.fifo.Close() // a reader that fails because of it ends too
@@ -188,6 +189,7 @@ func (n *Node) stepAt(now cluster.Instant, in engine.Input) {
 		n.carry(now, n.o.Engine.Step(now, r, t))
 	}
 	n.troubles = nil
+	n.o.Programs.stepped(n.o.Engine)
 }
 
 // carry carries outputs out in their order. What stands behind a Persist waits

@@ -89,6 +89,8 @@ type Options struct {
 	// Fence resets another node; nil means that no device is configured. It
 	// returns nil only when the node is reset.
 	Fence func(ctx context.Context, node string) error
+	// Programs are the respawn and failfast lines; nil for none.
+	Programs *Programs
 	// Reload decides what a SIGHUP or the orders reload and reexec mean; nil
 	// means that nothing can be reloaded. It runs outside the loop.
 	Reload func(force bool) Change
@@ -268,6 +270,7 @@ func (n *Node) post(in engine.Input) {
 
 // Shutdown asks for a clean end: release everything, tell the peer, exit.
 func (n *Node) Shutdown(from string) {
+	n.o.Programs.Close()
 	n.post(engine.Command{Verb: engine.Shutdown, From: from})
 }
 

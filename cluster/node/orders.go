@@ -109,6 +109,7 @@ func (n *Node) Order(ctx context.Context, o control.Order, step func(control.Ste
 	case control.VerbReload, control.VerbReexec:
 		return n.Reload(ctx, o.Verb == control.VerbReexec, o.From, say)
 	case control.VerbStop:
+		n.o.Programs.Close()
 		c.Verb = engine.Shutdown
 	case control.VerbStandby, control.VerbTakeover:
 		c.Verb = engine.Standby

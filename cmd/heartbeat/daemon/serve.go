@@ -45,6 +45,8 @@ type daemonProcess struct {
 	fifo     *node.FIFO
 	listener net.Listener
 	files    *watched
+	// respawned are the programs of ha.cf.
+	respawned *node.Programs
 }
 
 // serve is the daemon until its end. ready may be nil.
@@ -147,6 +149,7 @@ func (d *daemonProcess) open(restarted bool) error {
 		}
 	}
 	groups := d.groups()
+	programs := d.programs(d.taken.programs())
 	var eng *engine.Engine
 	var origin time.Duration
 	started := time.Now()
@@ -181,10 +184,11 @@ func (d *daemonProcess) open(restarted bool) error {
 	if err != nil {
 		d.log.Printf(cluster.Warn, "%v; keepalives may be a millisecond late", err)
 	}
+	d.respawned = programs
 	d.node = node.New(node.Options{
 		Timer:  timer,
 		Engine: eng, Paths: d.paths, Media: d.media, Groups: byKey, ScriptEnv: d.messageEnv, Log: d.log, Origin: origin,
-		Realtime: rt, Notifier: d.notifier, Reload: d.reload, Fence: d.fence,
+		Realtime: rt, Notifier: d.notifier, Reload: d.reload, Fence: d.fence, Programs: programs,
 		Facts: node.Facts{
 			Version: Version(), PID: os.Getpid(), Started: started, Keepalive: c.Keepalive, Warntime: c.Warntime,
 			Deadtime: c.Deadtime, Initdead: c.Initdead, Groups: c.Groups, Params: params,
@@ -293,8 +297,10 @@ func (d *daemonProcess) handOver(snapshot []byte) error {
 	flush, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	d.log.Flush(flush)
+	running, resume := d.respawned.HandOver()
+	defer resume()
 	return handOver(d.setup, carried{
-		Snapshot: snapshot, Origin: origin, Started: d.node.Started(), Debug: d.log.Debug(),
+		Snapshot: snapshot, Origin: origin, Started: d.node.Started(), Debug: d.log.Debug(), Programs: running,
 	}, d.media, d.listener, d.env)
 }
 

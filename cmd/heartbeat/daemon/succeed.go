@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"heartbeat/cluster/node"
 	"heartbeat/transport"
 	"heartbeat/transport/udp"
 )
@@ -32,6 +33,15 @@ type carried struct {
 	Sockets map[string]int
 	// Control is the listening control socket; -1 for none.
 	Control int
+	// Programs are those of ha.cf that run.
+	Programs []node.RunningProgram
+}
+
+func (c *carried) programs() []node.RunningProgram {
+	if c == nil {
+		return nil
+	}
+	return c.Programs
 }
 
 // takeOver reads the predecessor's state, if there was one.

@@ -26,7 +26,7 @@ func engineConfig(c *config.Config) engine.Config {
 		Self: c.Self, Nodes: c.Nodes, Groups: c.Groups,
 		Keepalive: c.Keepalive, Deadtime: c.Deadtime, Warntime: c.Warntime, Initdead: c.Initdead, Deadping: c.Deadping,
 		MaxRexmitDelay: c.MaxRexmitDelay, HopFudge: c.HopFudge, Failback: c.Failback,
-		InnerAuth: !c.NetstringOnly, LogBadPacket: c.LogBadPacket, Keys: engineKeys(c.Auth),
+		InnerAuth: !c.NetstringOnly, LogBadPacket: c.LogBadPacket, IPFail: ipfail(c), Keys: engineKeys(c.Auth),
 	}
 	for _, p := range c.PingNodes {
 		e.PingNodes = append(e.PingNodes, engine.PingNode{Name: p.Name, Group: p.Group})
