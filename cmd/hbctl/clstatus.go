@@ -361,8 +361,14 @@ func (q *clQuery) clientStatus([]option) int {
 	return clNo
 }
 
+// resourceStatus: with auto_failback legacy the original keeps no account of
+// what it holds, and says none whatever it is.
 func (q *clQuery) resourceStatus([]option) int {
-	q.say(q.status.Hold, "This node is holding %s resources.", q.status.Hold)
+	hold := q.status.Hold
+	if q.status.AutoFailback == "legacy" {
+		hold = "none"
+	}
+	q.say(hold, "This node is holding %s resources.", hold)
 	return clOK
 }
 

@@ -118,6 +118,13 @@ func TestClStatusHolds(t *testing.T) {
 			t.Errorf("%s: %d %q", hold, code, out.String())
 		}
 	}
+	legacy := recordedNode("127.0.0.1", "active", "all")
+	legacy.status.AutoFailback = "legacy"
+	useNode(t, legacy)
+	var word bytes.Buffer
+	if code := Run(t.Context(), "cl_status", []string{"rscstatus"}, nil, &word, &word); code != 0 || word.String() != "none\n" {
+		t.Errorf("with auto_failback legacy: %d %q", code, word.String())
+	}
 	for state, code := range map[string]int{"active": 0, "up": 0, "ping": 0, "dead": 1, "init": 1} {
 		useNode(t, recordedNode("127.0.0.1", state, "all"))
 		var out bytes.Buffer
