@@ -216,22 +216,42 @@ func media() []Scenario {
 	ucast := []string{"ucast eth1 10.78.0.1", "ucast eth1 10.78.0.2"}
 	mcast := []string{"mcast eth1 225.0.0.1 694 1 0"}
 	var out []Scenario
+	moves := func(r *Run) {
+		r.cold()
+		r.act("n1: hb_standby all", allN2, func() { r.standby(r.N1, "all") })
+		r.act("n2 loses its power", allN1, func() { r.crash(r.N2) })
+		r.act("n2 returns", home, func() { r.boot(r.N2) })
+	}
 	for _, m := range []struct {
 		name  string
 		setup Setup
+		play  func(r *Run)
 	}{
-		{"bcast-crc-classic", Setup{Media: []string{"bcast eth1"}, Authkeys: "auth 1\n1 crc\n", Extra: []string{"msgfmt classic"}}},
-		{"mcast-md5-netstring", Setup{Media: mcast, Authkeys: "auth 2\n2 md5 secret\n", Extra: []string{"msgfmt netstring"}}},
-		{"ucast-sha1-classic", Setup{Media: ucast, Authkeys: "auth 3\n3 sha1 another secret\n", Extra: []string{"msgfmt classic"}}},
-		{"serial-md5", Setup{Media: []string{}, Serial: true, Authkeys: "auth 1\n1 md5 secret\n"}},
-		{"serial-and-ucast-netstring", Setup{Media: ucast, Serial: true, Extra: []string{"msgfmt netstring"}}},
+		{"bcast-crc-classic", Setup{Media: []string{"bcast eth1"}, Authkeys: "auth 1\n1 crc\n", Extra: []string{"msgfmt classic"}}, moves},
+		{"mcast-md5-netstring", Setup{Media: mcast, Authkeys: "auth 2\n2 md5 secret\n", Extra: []string{"msgfmt netstring"}}, movesNetstring},
+		{"ucast-sha1", Setup{Media: ucast, Authkeys: "auth 3\n3 sha1 another\n"}, moves},
+		{"serial-md5", Setup{Media: []string{}, Serial: true, Authkeys: "auth 1\n1 md5 secret\n"}, moves},
+		{"serial-and-ucast-netstring", Setup{Media: ucast, Serial: true, Extra: []string{"msgfmt netstring"}}, movesNetstring},
 	} {
-		out = append(out, Scenario{Name: "media-" + m.name, Core: true, Setup: m.setup, Play: func(r *Run) {
-			r.cold()
-			r.act("n1: hb_standby all", allN2, func() { r.standby(r.N1, "all") })
-			r.act("n2 loses its power", allN1, func() { r.crash(r.N2) })
-			r.act("n2 returns", home, func() { r.boot(r.N2) })
-		}})
+		out = append(out, Scenario{Name: "media-" + m.name, Core: true, Setup: m.setup, Play: m.play})
 	}
 	return out
+}
+
+// movesNetstring avoids what 3.0.6 does not survive with msgfmt netstring: it
+// loses messages written to its FIFO now and then. A standby can be ordered
+// again; the message of its own mach_down script cannot, and without that a
+// survivor stays in transition for good. So the last act looks at the kernels
+// only.
+func movesNetstring(r *Run) {
+	r.cold()
+	r.act("n1: hb_standby all", allN2, func() { r.standby(r.N1, "all") })
+	r.act("n2: hb_standby foreign", home, func() { r.standby(r.N2, "foreign") })
+	if r.err != nil {
+		return
+	}
+	r.begin("n2 loses its power", false)
+	r.crash(r.N2)
+	r.owned(allN1)
+	r.end()
 }
