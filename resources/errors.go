@@ -33,7 +33,8 @@ func (e *StartFailed) Unwrap() []error {
 }
 
 // StopFailed says that a resource may still be active, so its group must not be
-// handed over. The resources to its left were not touched: they carry it.
+// handed over. The resources to its left were not touched: they carry it. (Those of
+// its own Batch do not, and may be stopped.)
 type StopFailed struct {
 	Group, Resource string
 	Err             error

@@ -89,34 +89,72 @@ func (g *Group) Take(ctx context.Context) error {
 	// Taken from here on: whatever happens now, something may run.
 	members, resolveErr := g.resolve()
 	g.taken = members
-	for i, entry := range g.entries {
+	for rest := members; len(rest) > 0; {
 		if ctx.Err() != nil {
-			return &Interrupted{g.Key(), entry, context.Cause(ctx)}
+			return &Interrupted{g.Key(), rest[0].entry, context.Cause(ctx)}
 		}
-		var err error
-		if i == len(members) {
-			err = resolveErr
-		} else {
-			err = g.start(ctx, members[i])
+		run := firstRun(rest)
+		rest = rest[len(run):]
+		for i, err := range g.start(ctx, run) {
+			if err != nil {
+				return g.notTaken(ctx, run[i].entry, err)
+			}
 		}
-		if err == nil {
-			continue
-		}
-		if ctx.Err() != nil {
-			return &Interrupted{g.Key(), entry, err}
-		}
-		g.manager("CRIT", "Giving up resources due to failure of "+entry, "giving up resources: a start failed", "resource", entry, "err", err)
-		// The rollback is a release: it does not stop for the caller's haste.
-		return &StartFailed{g.Key(), entry, err, g.giveAll(context.WithoutCancel(ctx))}
 	}
-	return nil
+	switch {
+	case resolveErr == nil:
+		return nil
+	case ctx.Err() != nil:
+		return &Interrupted{g.Key(), g.entries[len(members)], context.Cause(ctx)}
+	}
+	return g.notTaken(ctx, g.entries[len(members)], resolveErr)
+}
+
+// notTaken is the end of a Take of which an entry could not be started: released
+// again, unless it was interrupted.
+func (g *Group) notTaken(ctx context.Context, entry string, err error) error {
+	if ctx.Err() != nil {
+		return &Interrupted{g.Key(), entry, err}
+	}
+	g.manager("CRIT", "Giving up resources due to failure of "+entry, "giving up resources: a start failed", "resource", entry, "err", err)
+	// The rollback is a release: it does not stop for the caller's haste.
+	return &StartFailed{g.Key(), entry, err, g.giveAll(context.WithoutCancel(ctx))}
+}
+
+// batchMax is how many resources a Batch gets at a time: between two batches a Take
+// can be ended, and each has the time limit of a single action.
+const batchMax = 64
+
+// firstRun is the first member, with those right of it that can go together with it.
+func firstRun(members []*member) []*member {
+	n := 1
+	for n < min(len(members), batchMax) && together(members[0], members[n]) {
+		n++
+	}
+	return members[:n]
+}
+
+// lastRun is the last member, with those left of it that can go together with it,
+// in reverse.
+func lastRun(members []*member) []*member {
+	last := len(members) - 1
+	run := []*member{members[last]}
+	for i := last - 1; i >= 0 && len(run) < batchMax && together(members[last], members[i]); i-- {
+		run = append(run, members[i])
+	}
+	return run
+}
+
+func together(a, b *member) bool {
+	return a != nil && b != nil && a.batch != nil && a.batch == b.batch
 }
 
 // resolve looks all entries up, in order, until the first that cannot be.
 func (g *Group) resolve() ([]*member, error) {
 	members := make([]*member, 0, len(g.entries))
+	look := g.lib.newLook()
 	for i, entry := range g.entries {
-		m, err := g.memberAt(i)
+		m, err := g.memberAt(look, i)
 		if err != nil {
 			g.cannotUse(entry, err)
 			return members, err
@@ -135,14 +173,14 @@ func (g *Group) cannotUse(entry string, err error) {
 	g.manager("ERROR", text, "cannot use resource", "resource", entry, "err", err)
 }
 
-// start starts one resource if its status does not say that it runs. Built-in
-// types are not asked first: their Start finds that out cheaper.
-func (g *Group) start(ctx context.Context, m *member) error {
-	if !m.builtin() {
+// start starts a run of resources. One whose status says that it runs is left
+// alone. Built-in types are not asked first: their Start finds that out cheaper.
+func (g *Group) start(ctx context.Context, run []*member) []error {
+	if m := run[0]; !m.builtin() {
 		state, err := g.status(ctx, m)
 		if err != nil {
 			if ctx.Err() != nil {
-				return err
+				return []error{err}
 			}
 			// The original takes an unusable status for "not running".
 			g.manager("WARN", fmt.Sprintf("status of %s: %v", m.entry, err), "status failed before start", "resource", m.entry, "err", err)
@@ -151,19 +189,49 @@ func (g *Group) start(ctx context.Context, m *member) error {
 			return nil
 		}
 	}
-	return g.act(ctx, m, "start", g.budget(m, g.lib.o.Budgets.Start), m.Start)
+	return g.act(ctx, run, "start", g.budget(run[0], g.lib.o.Budgets.Start))
 }
 
-// act runs one action with its line in the log, its time limit and the warning
-// before that.
-func (g *Group) act(ctx context.Context, m *member, action string, limit time.Duration, do func(context.Context) error) error {
-	g.manager("info", "Running "+call(m.path, m.args, action), "running resource action", "resource", m.entry, "action", action)
-	err := g.bounded(ctx, m, action, limit, do)
+// act starts or stops a run of resources, with its lines in the log, its time limit
+// and the warning before that.
+func (g *Group) act(ctx context.Context, run []*member, action string, limit time.Duration) []error {
+	for _, m := range run {
+		g.manager("info", "Running "+call(m.path, m.args, action), "running resource action", "resource", m.entry, "action", action)
+	}
+	var errs []error
+	_ = g.bounded(ctx, run[0], action, limit, func(ctx context.Context) error {
+		errs = perform(ctx, run, action)
+		return nil
+	})
+	for i, m := range run {
+		g.logResult(m, action, errs[i])
+	}
+	return errs
+}
+
+func perform(ctx context.Context, run []*member, action string) []error {
+	if len(run) == 1 {
+		if action == "start" {
+			return []error{run[0].Start(ctx)}
+		}
+		return []error{run[0].Stop(ctx)}
+	}
+	list := make([]Resource, len(run))
+	for i, m := range run {
+		list[i] = m.Resource
+	}
+	if action == "start" {
+		return run[0].batch.StartAll(ctx, list)
+	}
+	return run[0].batch.StopAll(ctx, list)
+}
+
+func (g *Group) logResult(m *member, action string, err error) {
 	if err == nil {
 		if m.builtin() {
 			g.lib.o.Log(Event{Level: "INFO", Tag: m.agent, Classic: " Success", Msg: "resource action done", Attrs: []any{"resource", m.entry, "action", action}})
 		}
-		return nil
+		return
 	}
 	code := 1
 	var exit *script.ExitError
@@ -174,7 +242,6 @@ func (g *Group) act(ctx context.Context, m *member, action string, limit time.Du
 		g.lib.o.Log(Event{Level: "ERROR", Tag: m.agent, Classic: " " + err.Error(), Msg: "resource action failed", Attrs: []any{"resource", m.entry, "action", action, "err", err}})
 	}
 	g.manager("ERROR", fmt.Sprintf("Return code %d from %s", code, m.path), "resource action failed", "resource", m.entry, "action", action, "code", code, "err", err)
-	return err
 }
 
 func call(path, args, action string) string {
@@ -223,7 +290,8 @@ func (g *Group) status(ctx context.Context, m *member) (State, error) {
 
 // Give stops the group's resources right to left, each of them, running or not. A
 // failed stop is repeated. When one may still run after that, Give returns
-// *StopFailed and leaves those to its left as they are. The original reboots the
+// *StopFailed and leaves those to its left as they are (but for those of the same
+// Batch, which were stopped together with it). The original reboots the
 // node here; that decision is the caller's. nil means that nothing of the group
 // runs here.
 func (g *Group) Give(ctx context.Context) error {
@@ -248,53 +316,85 @@ func (g *Group) Give(ctx context.Context) error {
 // giveAll is Give for whoever has the turn.
 func (g *Group) giveAll(ctx context.Context) error {
 	g.manager("info", fmt.Sprintf("Releasing resource group: %s %s", g.node, strings.Join(g.entries, " ")), "releasing resource group")
-	for i := len(g.entries) - 1; i >= 0; i-- {
-		m, err := g.memberAt(i)
-		if err != nil {
-			// Not started by us, and not to be found or understood: the original
-			// logs that and goes on.
-			g.cannotUse(g.entries[i], err)
+	for members := g.present(); len(members) > 0; {
+		run := lastRun(members)
+		members = members[:len(members)-len(run)]
+		if run[0] == nil {
 			continue
 		}
-		if err := g.stop(ctx, m); err != nil {
-			return &StopFailed{g.Key(), g.entries[i], err}
+		if m, err := g.stop(ctx, run); err != nil {
+			return &StopFailed{g.Key(), m.entry, err}
 		}
 	}
 	g.taken = nil
 	return nil
 }
 
+// present is what Take used, or else what is there now; nil where an entry was not
+// started by us, and is not to be found or understood: the original logs that and
+// goes on.
+func (g *Group) present() []*member {
+	members := make([]*member, len(g.entries))
+	look := g.lib.newLook()
+	for i := len(g.entries) - 1; i >= 0; i-- {
+		m, err := g.memberAt(look, i)
+		if err != nil {
+			g.cannotUse(g.entries[i], err)
+			continue
+		}
+		members[i] = m
+	}
+	return members
+}
+
 // memberAt is the resource that Take used, or else the one that is there now.
-func (g *Group) memberAt(i int) (*member, error) {
+func (g *Group) memberAt(look look, i int) (*member, error) {
 	if i < len(g.taken) {
 		return g.taken[i], nil
 	}
-	return g.lib.lookup(g.entries[i])
+	return look.lookup(g.entries[i])
 }
 
-// stop stops one resource, with retries, until it is known not to run.
-func (g *Group) stop(ctx context.Context, m *member) error {
-	limit := g.budget(m, g.lib.o.Budgets.Stop)
+// stop stops a run of resources, with retries, until they are known not to run;
+// else it says which one may.
+func (g *Group) stop(ctx context.Context, run []*member) (*member, error) {
+	limit := g.budget(run[0], g.lib.o.Budgets.Stop)
 	stopCtx := ctx
 	if limit > 0 {
 		var cancel context.CancelFunc
 		stopCtx, cancel = context.WithTimeoutCause(ctx, limit, &overBudget{limit})
 		defer cancel()
 	}
-	var err error
-	for retries := 0; ; retries++ {
-		if err = g.act(stopCtx, m, "stop", limit, m.Stop); err == nil {
-			return nil
+	for i, err := range g.act(stopCtx, run, "stop", limit) {
+		if err == nil {
+			continue
 		}
-		if retries == g.lib.o.StopRetries || !pause(stopCtx, stopRetryPause) {
-			break
+		m := run[i]
+		if err = g.stopAgain(stopCtx, m, limit, err); err == nil {
+			continue
 		}
-		g.manager("info", "Retrying failed stop operation ["+m.entry+"]", "retrying failed stop", "resource", m.entry, "retry", retries+1)
-	}
-	if ctx.Err() != nil || m.builtin() {
 		// A built-in's failed stop has looked at the kernel already.
-		return err
+		if ctx.Err() == nil && !m.builtin() {
+			err = g.stoppedAfterAll(ctx, m, err)
+		}
+		if err != nil {
+			return m, err
+		}
 	}
+	return nil, nil
+}
+
+// stopAgain repeats a stop that ended with err.
+func (g *Group) stopAgain(ctx context.Context, m *member, limit time.Duration, err error) error {
+	for retries := 0; err != nil && retries != g.lib.o.StopRetries && pause(ctx, stopRetryPause); retries++ {
+		g.manager("info", "Retrying failed stop operation ["+m.entry+"]", "retrying failed stop", "resource", m.entry, "retry", retries+1)
+		err = g.act(ctx, []*member{m}, "stop", limit)[0]
+	}
+	return err
+}
+
+// stoppedAfterAll asks a script whose stop ended with err what it is now.
+func (g *Group) stoppedAfterAll(ctx context.Context, m *member, err error) error {
 	state, statusErr := g.status(ctx, m)
 	switch {
 	case statusErr != nil:
@@ -329,11 +429,11 @@ func (g *Group) FirstRunning(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	defer g.unlock()
-	return g.runs(ctx, 0)
+	return g.runs(ctx, g.lib.newLook(), 0)
 }
 
-func (g *Group) runs(ctx context.Context, i int) (bool, error) {
-	m, err := g.memberAt(i)
+func (g *Group) runs(ctx context.Context, look look, i int) (bool, error) {
+	m, err := g.memberAt(look, i)
 	if err != nil {
 		return false, err
 	}
@@ -349,8 +449,9 @@ func (g *Group) Status(ctx context.Context) (running, total int, err error) {
 	}
 	defer g.unlock()
 	var errs []error
+	look := g.lib.newLook()
 	for i, entry := range g.entries {
-		runs, err := g.runs(ctx, i)
+		runs, err := g.runs(ctx, look, i)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("status of %s: %w", entry, err))
 		}

@@ -668,3 +668,168 @@ func TestBuiltInTags(t *testing.T) {
 		tag + "INFO:  Resource is stopped",
 	})
 }
+
+// pack is a Batch of fakes: it records which of them it was given together.
+type pack struct {
+	f    *fake
+	runs [][]string
+}
+
+type packed struct {
+	*fakeResource
+	pack *pack
+}
+
+func (p packed) Batch() resources.Batch { return p.pack }
+
+func (p *pack) StartAll(ctx context.Context, list []resources.Resource) []error {
+	return p.all(list, "start", func(r resources.Resource) error { return r.Start(ctx) })
+}
+
+func (p *pack) StopAll(ctx context.Context, list []resources.Resource) []error {
+	return p.all(list, "stop", func(r resources.Resource) error { return r.Stop(ctx) })
+}
+
+func (p *pack) all(list []resources.Resource, action string, do func(resources.Resource) error) []error {
+	run := []string{action}
+	var errs []error
+	for _, r := range list {
+		run = append(run, r.Name())
+		errs = append(errs, do(r))
+	}
+	p.runs = append(p.runs, run)
+	return errs
+}
+
+// packGroup is a group whose types P and Q each have their Batch, and whose S is
+// always alone.
+func (m *machine) packGroup(f *fake, entries ...string) (g *resources.Group, p, q *pack) {
+	p, q = &pack{f: f}, &pack{f: f}
+	of := func(pk *pack) resources.Factory {
+		return func(args []string) (resources.Resource, error) {
+			return packed{&fakeResource{f, args[0]}, pk}, nil
+		}
+	}
+	lib := m.library(resources.Options{
+		Builtin:     map[string]resources.Factory{"P": of(p), "Q": of(q), "S": f.factory},
+		StopRetries: 1,
+	})
+	return lib.Group("node1", entries), p, q
+}
+
+func (p *pack) took() []string {
+	var lines []string
+	for _, run := range p.runs {
+		lines = append(lines, strings.ReplaceAll(strings.Join(run, " "), "IPaddr::", ""))
+	}
+	p.runs = nil
+	return lines
+}
+
+// TestBatches: neighbours with the same Batch go together; the order among the
+// others stays.
+func TestBatches(t *testing.T) {
+	m := newMachine(t)
+	f := &fake{}
+	g, p, q := m.packGroup(f, "P::1", "P::2", "S::3", "P::4", "Q::5", "Q::6", "P::7", "P::7")
+	take(t, g)
+	equal(t, "calls at start", f.calls, []string{"1 start", "2 start", "3 start", "4 start", "5 start", "6 start", "7 start", "7 start"})
+	equal(t, "batches of P at start", p.took(), []string{"start 1 2", "start 7 7"})
+	equal(t, "batches of Q at start", q.took(), []string{"start 5 6"})
+	f.calls = nil
+	give(t, g)
+	equal(t, "calls at stop", f.calls, []string{"7 stop", "7 stop", "6 stop", "5 stop", "4 stop", "3 stop", "2 stop", "1 stop"})
+	equal(t, "batches of P at stop", p.took(), []string{"stop 7 7", "stop 2 1"})
+	equal(t, "batches of Q at stop", q.took(), []string{"stop 6 5"})
+}
+
+// TestLongBatch: a batch has a limit, and after it a Take can be ended.
+func TestLongBatch(t *testing.T) {
+	m := newMachine(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	f := &fake{act: func(_ context.Context, call string) error {
+		if call == "10 start" {
+			cancel()
+		}
+		return nil
+	}}
+	var entries []string
+	for i := range 200 {
+		entries = append(entries, fmt.Sprintf("P::%d", i))
+	}
+	g, p, _ := m.packGroup(f, entries...)
+	var interrupted *resources.Interrupted
+	if err := g.Take(ctx); !errors.As(err, &interrupted) || interrupted.Resource != "P::64" {
+		t.Errorf("take: %v", err)
+	}
+	p.runs = nil
+	give(t, g)
+	if sizes := []int{len(p.runs[0]) - 1, len(p.runs[1]) - 1, len(p.runs[2]) - 1, len(p.runs[3]) - 1}; !slices.Equal(sizes, []int{64, 64, 64, 8}) {
+		t.Errorf("stopped in batches of %d", sizes)
+	}
+}
+
+// TestBatchFails: the first that cannot be started is the reason, those right of the
+// batch are not started, and everything is stopped.
+func TestBatchFails(t *testing.T) {
+	m := newMachine(t)
+	f := &fake{act: func(_ context.Context, call string) error {
+		if call == "2 start" || call == "3 start" {
+			return errors.New(call + " is broken")
+		}
+		return nil
+	}}
+	g, _, _ := m.packGroup(f, "P::1", "P::2", "P::3", "P::4", "S::5")
+	err := g.Take(context.Background())
+	var failed *resources.StartFailed
+	if !errors.As(err, &failed) || failed.Resource != "P::2" || err.Error() != "start P::2: 2 start is broken" {
+		t.Errorf("take: %v", err)
+	}
+	equal(t, "calls", f.calls, []string{
+		"1 start", "2 start", "3 start", "4 start",
+		"5 stop", "4 stop", "3 stop", "2 stop", "1 stop",
+	})
+	equal(t, "log", m.manager(), []string{
+		"info: Acquiring resource group: node1 P::1 P::2 P::3 P::4 S::5",
+		"info: Running DIR/P 1 start",
+		"info: Running DIR/P 2 start",
+		"info: Running DIR/P 3 start",
+		"info: Running DIR/P 4 start",
+		"ERROR: Return code 1 from DIR/P",
+		"ERROR: Return code 1 from DIR/P",
+		"CRIT: Giving up resources due to failure of P::2",
+		"info: Releasing resource group: node1 P::1 P::2 P::3 P::4 S::5",
+		"info: Running DIR/S 5 stop",
+		"info: Running DIR/P 4 stop",
+		"info: Running DIR/P 3 stop",
+		"info: Running DIR/P 2 stop",
+		"info: Running DIR/P 1 stop",
+	})
+}
+
+// TestBatchStopFails: one of a batch is stopped at the second try, one never; what is
+// left of the batch stays.
+func TestBatchStopFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		tries := 0
+		f := &fake{act: func(_ context.Context, call string) error {
+			if call == "4 stop" {
+				tries++
+			}
+			if call == "4 stop" && tries == 1 || call == "3 stop" {
+				return errors.New(call + " is broken")
+			}
+			return nil
+		}}
+		g, _, _ := m.packGroup(f, "S::1", "P::2", "P::3", "P::4")
+		take(t, g)
+		f.calls = nil
+		err := g.Give(context.Background())
+		var failed *resources.StopFailed
+		if !errors.As(err, &failed) || failed.Resource != "P::3" {
+			t.Errorf("give: %v", err)
+		}
+		equal(t, "calls", f.calls, []string{"4 stop", "3 stop", "2 stop", "4 stop", "3 stop"})
+	})
+}

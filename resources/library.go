@@ -90,7 +90,7 @@ type Library struct {
 	mu sync.Mutex
 	// builtin keeps one Resource per entry: what it remembers (which address it
 	// added) must outlive a single use.
-	builtin map[string]Resource
+	builtin map[string]*member
 	chosen  map[string]choice // by path of the script
 	said    map[string]bool   // names for which the choice was logged
 }
@@ -128,7 +128,7 @@ func NewLibrary(o Options) *Library {
 	}
 	return &Library{
 		o:       o,
-		builtin: make(map[string]Resource),
+		builtin: make(map[string]*member),
 		chosen:  make(map[string]choice),
 		said:    make(map[string]bool),
 	}
@@ -155,40 +155,49 @@ func Split(entry string) (name string, args []string) {
 //
 // The error is a *script.NotFoundError, or what the type says of its arguments.
 func (l *Library) Lookup(entry string) (Resource, error) {
-	m, err := l.lookup(entry)
+	m, err := l.newLook().lookup(entry)
 	if err != nil {
 		return nil, err
 	}
 	return m.Resource, nil
 }
 
+// look is one look at the files: what it finds for a name serves all entries of a
+// group that have it.
+type look struct {
+	*Library
+	prefers map[string]bool // by type: the built-in is used
+}
+
+func (l *Library) newLook() look { return look{l, make(map[string]bool)} }
+
 // member is a resource of a group with what a group must know of it.
 type member struct {
 	Resource
 	entry string // as haresources writes it
+	name  string // of the type
 	// path and args make the classic line "Running PATH ARGS ACTION".
 	path, args string
 	// agent is the tag of the OCF agent that a built-in stands for; empty for a
 	// script.
 	agent string
+	// batch acts on the resource together with its neighbours; nil: it is alone.
+	batch Batch
 }
 
 func (m *member) builtin() bool { return m.agent != "" }
 
-func (l *Library) lookup(entry string) (*member, error) {
-	name, args := Split(entry)
-	m := &member{entry: entry, args: strings.Join(args, " ")}
-	factory, known := l.o.Builtin[name]
-	if known && l.prefersBuiltin(name) {
-		res, err := l.builtinFor(entry, factory, args)
-		if err != nil {
-			return nil, err
-		}
-		instance, _, _ := strings.Cut(m.args, "/")
-		m.Resource = res
-		m.path = filepath.Join(l.o.ResourceDir, name)
-		m.agent = fmt.Sprintf("/usr/lib/ocf/resource.d//heartbeat/%s(%s_%s)", name, name, instance)
+func (l look) lookup(entry string) (*member, error) {
+	l.mu.Lock()
+	m := l.builtin[entry]
+	l.mu.Unlock()
+	if m != nil && l.usesBuiltin(m.name) {
 		return m, nil
+	}
+	name, args := Split(entry)
+	factory, known := l.o.Builtin[name]
+	if known && l.usesBuiltin(name) {
+		return l.builtinFor(name, entry, args, factory)
 	}
 	path, err := script.Find(name, l.o.ResourceDir, l.o.InitDir)
 	if err != nil {
@@ -202,23 +211,44 @@ func (l *Library) lookup(entry string) (*member, error) {
 		}
 		return nil, err
 	}
-	m.Resource = &scriptResource{lib: l, name: entry, command: script.Command{Path: path, Args: args, Dir: l.o.Dir}}
-	m.path = path
-	return m, nil
+	return &member{
+		Resource: &scriptResource{lib: l.Library, name: entry, command: script.Command{Path: path, Args: args, Dir: l.o.Dir}},
+		entry:    entry, name: name, path: path, args: strings.Join(args, " "),
+	}, nil
 }
 
-func (l *Library) builtinFor(entry string, factory Factory, args []string) (Resource, error) {
+func (l *Library) builtinFor(name, entry string, args []string, factory Factory) (*member, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if res := l.builtin[entry]; res != nil {
-		return res, nil
+	if m := l.builtin[entry]; m != nil {
+		return m, nil
 	}
 	res, err := factory(args)
 	if err != nil {
 		return nil, err
 	}
-	l.builtin[entry] = res
-	return res, nil
+	written := strings.Join(args, " ")
+	instance, _, _ := strings.Cut(written, "/")
+	m := &member{
+		Resource: res,
+		entry:    entry, name: name, path: filepath.Join(l.o.ResourceDir, name), args: written,
+		agent: fmt.Sprintf("/usr/lib/ocf/resource.d//heartbeat/%s(%s_%s)", name, name, instance),
+	}
+	if b, ok := res.(Batched); ok {
+		m.batch = b.Batch()
+	}
+	l.builtin[entry] = m
+	return m, nil
+}
+
+// usesBuiltin is prefersBuiltin, asked once.
+func (l look) usesBuiltin(name string) bool {
+	prefers, asked := l.prefers[name]
+	if !asked {
+		prefers = l.prefersBuiltin(name)
+		l.prefers[name] = prefers
+	}
+	return prefers
 }
 
 // prefersBuiltin reports whether the built-in type serves name although a file of

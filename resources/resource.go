@@ -38,3 +38,19 @@ type Resource interface {
 	Stop(ctx context.Context) error
 	Status(ctx context.Context) (State, error)
 }
+
+// Batched is a Resource that is quicker to start and stop together with others
+// of its kind, and depends on none of them. Neighbours in a group that return the
+// same Batch are handled by it, left to right at start and right to left at stop.
+type Batched interface {
+	Resource
+	Batch() Batch
+}
+
+// Batch starts and stops many resources as their own Start and Stop would. Each
+// is attempted, whatever becomes of the others, and has its error at its index. A
+// resource may occur twice.
+type Batch interface {
+	StartAll(ctx context.Context, list []Resource) []error
+	StopAll(ctx context.Context, list []Resource) []error
+}
