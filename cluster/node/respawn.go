@@ -39,19 +39,23 @@ type RunningProgram struct {
 
 // The original's rules of restarting.
 const (
-	// shortLife is a life after which a restart counts as fast: it waits for
-	// respawnPause, and after shortLivesMax in a row the program is given up.
-	shortLife     = 30 * time.Second
+	// shortLivesMax is how many short lives in a row a program may have.
 	shortLivesMax = 10
-	respawnPause  = time.Second
 	// exitForGood is the exit code by which a program asks not to be started
 	// again.
 	exitForGood = 100
 )
 
-// programGrace is how long a program may take to end after TERM; then it is
-// killed. The original waits up to an hour.
-const programGrace = 10 * time.Second
+// programTimes are the rules' times.
+type programTimes struct {
+	// short is a life after which a restart counts as fast: it waits for pause.
+	short, pause time.Duration
+	// grace is how long a program may take to end after TERM; then it is killed.
+	// The original waits up to an hour.
+	grace time.Duration
+}
+
+var originalTimes = programTimes{short: 30 * time.Second, pause: time.Second, grace: 10 * time.Second}
 
 // ProgramOptions are what programs run with.
 type ProgramOptions struct {
@@ -72,6 +76,7 @@ type ProgramOptions struct {
 // Programs are the respawn and failfast lines of ha.cf. A nil one has none.
 type Programs struct {
 	o        ProgramOptions
+	times    programTimes
 	list     []*program
 	begun    bool          // of the loop
 	closing  chan struct{} // closed when nothing is started any more
@@ -83,7 +88,7 @@ type Programs struct {
 
 // NewPrograms makes them ready to start.
 func NewPrograms(o ProgramOptions) *Programs {
-	p := &Programs{o: o, closing: make(chan struct{})}
+	p := &Programs{o: o, times: originalTimes, closing: make(chan struct{})}
 	for _, line := range o.List {
 		p.list = append(p.list, &program{Program: line, of: p})
 	}
@@ -250,8 +255,8 @@ func (pr *program) supervise(err error) {
 		}
 		pause, short := time.Duration(0), 0
 		pr.mu.Lock()
-		if time.Since(pr.started) < shortLife {
-			pause, short = respawnPause, pr.short+1
+		if time.Since(pr.started) < pr.of.times.short {
+			pause, short = pr.of.times.pause, pr.short+1
 		}
 		pr.short = short
 		pr.mu.Unlock()
@@ -354,7 +359,7 @@ func (pr *program) stop() {
 		select {
 		case <-ended:
 			return
-		case <-time.After(programGrace):
+		case <-time.After(pr.of.times.grace):
 		}
 	}
 	pr.of.o.Log.Printf(cluster.Error, "%s process %d does not end after KILL", pr.Command, process.Pid)

@@ -270,7 +270,8 @@ func (d *daemonProcess) run(ready *readiness) int {
 		served <- control.Serve(ctx, d.listener, d.node, control.Options{Log: slog.New(d.log.Handler())})
 	}()
 	signals := make(chan os.Signal, 16)
-	signal.Ignore(syscall.SIGINT, syscall.SIGPIPE, syscall.SIGTTOU, syscall.SIGTTIN)
+	// Caught and not looked at: what is ignored, children would ignore too.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGPIPE, syscall.SIGTTOU, syscall.SIGTTIN)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM)
 	go d.obey(ctx, signals)
 	ready.report(0, "")
