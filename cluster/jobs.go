@@ -6,10 +6,11 @@ import (
 )
 
 // run orders a job and remembers what for. A start waits until no stop of the
-// same group is under way, and a stop takes back the starts that wait.
+// same group is under way, and until it is clear whether the others have given
+// us up during a stall; a stop takes back the starts that wait.
 func (m *Machine) run(j job, reason string) {
 	switch {
-	case j.Kind == JobTake && m.stopping(j.Keys):
+	case j.Kind == JobTake && (m.stopping(j.Keys) || m.st.Doubt.On):
 		m.enqueue(queued{Why: j.Why, Take: &j, Reason: reason})
 		return
 	case j.Kind == JobGive:
@@ -81,7 +82,7 @@ func (m *Machine) resourceJobs() bool {
 // one which hangs does not hold up a takeover.
 func (m *Machine) startable(q queued) bool {
 	if q.Take != nil {
-		return !m.stopping(q.Take.Keys)
+		return !m.stopping(q.Take.Keys) && !m.st.Doubt.On
 	}
 	for _, j := range m.st.Jobs {
 		switch j.Kind {

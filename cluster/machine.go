@@ -601,6 +601,9 @@ func (m *Machine) heard(ev Heard) {
 	n.Generation = ev.Generation
 	m.linkHeard(ev.From, ev.Link, ev.At)
 	n.HeardSince = true
+	if m.overtaken(n, ev) {
+		return
+	}
 	switch msg := ev.Msg.(type) {
 	case Status:
 		m.status(n, msg, ev)
@@ -615,6 +618,31 @@ func (m *Machine) heard(ev Heard) {
 			m.otherMessage(ev.From, msg)
 		}
 	}
+}
+
+// overtaken reports whether the message was lost and came only after a newer
+// one of its kind, which it must not undo. A new node's numbers rise in the
+// order in which it speaks; in a 3.0.6 what a message causes goes first.
+func (m *Machine) overtaken(n *node, ev Heard) bool {
+	switch msg := ev.Msg.(type) {
+	case Status:
+		if msg.New && ev.Seq < n.StatusSeq {
+			n.HeardAt = max(n.HeardAt, ev.At)
+			return true
+		}
+		n.StatusSeq = ev.Seq
+	case Resource:
+		if n.New && ev.Seq < n.ClaimSeq {
+			return true
+		}
+		n.ClaimSeq = ev.Seq
+	case Starting:
+		if n.New && ev.Seq < n.ClaimSeq {
+			m.sayResource(m.st.Phase == PhaseStable, "") // the answer is owed
+			return true
+		}
+	}
+	return false
 }
 
 // otherMessage handles what is only heard once communication is up.

@@ -26,6 +26,11 @@ type node struct {
 	Digest     string
 	Hears      []string
 	Lateness   time.Duration
+	// StatusSeq and ClaimSeq are the numbers of the newest status and the
+	// newest resource message that were handled.
+	StatusSeq, ClaimSeq uint64
+	// Parted: it has released everything and ends; until its restart.
+	Parted bool
 }
 
 type link struct {
@@ -264,6 +269,8 @@ func (m *Machine) restarted(n *node) {
 	n.Dt = 0
 	n.New = false
 	n.Digest, n.Hears = "", nil
+	n.StatusSeq, n.ClaimSeq = 0, 0
+	n.Parted = false
 	m.record("node", n.Name+" restarted its heartbeat", "its generation grew")
 }
 

@@ -124,8 +124,8 @@ type Heard struct {
 	// At is when it arrived.
 	At  Instant
 	Msg Message
-	// Generation is the sender's.
-	Generation uint64
+	// Generation is the sender's, Seq the number of the message in it.
+	Generation, Seq uint64
 	// Restarted: the sender's generation grew. Returned: the sender was held
 	// for dead and its generation is the old one.
 	Restarted, Returned bool

@@ -48,10 +48,24 @@ func (m *Machine) otherStarting(from string) {
 		m.sayResource(false, "")
 	case PhaseReceived, PhaseStable, PhaseShutdown:
 		m.st.OtherStable = false
+		if m.st.Shutdown == shutdownReleasing {
+			// The other node would take, once it has settled, what still runs here.
+			m.st.Mine |= m.unreleased()
+		}
 		m.sayResource(m.st.Phase == PhaseStable, "")
 	default:
 		m.log(Error, fmt.Sprintf("Received 'starting' message in state %d", m.st.Phase), "starting message in the wrong phase", "node", from, "phase", m.st.Phase.String())
 	}
+}
+
+// unreleased are the sets of which something may still run here.
+func (m *Machine) unreleased() (set Set) {
+	for i, g := range m.cfg.Groups {
+		if s := &m.st.Groups[i]; s.Stuck || s.State != "" && s.State != "stopped" {
+			set |= m.setOf(g)
+		}
+	}
+	return set
 }
 
 // resourceHeard is what every resource message does first. It reports whether
@@ -89,6 +103,11 @@ func (m *Machine) ownResource(msg Resource) {
 		m.st.FailbackDue = true
 		m.st.OtherStable = true
 		m.acquired("mach_down")
+		m.peers(func(n *node) {
+			if n.State == "active" && !n.Parted {
+				m.tryFailback() // it came back before all was taken
+			}
+		})
 	case "shutdown":
 		m.st.Phase = PhaseShutdown
 	}
@@ -378,6 +397,9 @@ func (m *Machine) ownShutdone() {
 // otherShutdone is the other node's notice that it has released everything.
 func (m *Machine) otherShutdone(from string) {
 	m.record("node", from+" has released everything and shuts down", "its notice")
+	if n := m.node(from); n != nil {
+		n.Parted = true
+	}
 	if m.cfg.Failback != FailbackLegacy {
 		m.st.OtherStable = true
 		m.st.Theirs = None

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"heartbeat/cluster"
@@ -266,8 +267,9 @@ func (e *Engine) packet(in Packet) {
 		e.apply(cluster.LinkHeard{From: v.From, Link: in.Link, At: in.At})
 		return
 	}
+	seq, _ := strconv.ParseUint(m.Get("seq"), 16, 64) // the session has read it
 	e.apply(cluster.Heard{
-		From: v.From, Link: in.Link, At: in.At, Msg: msg, Generation: e.session.Generation(v.From),
+		From: v.From, Link: in.Link, At: in.At, Msg: msg, Generation: e.session.Generation(v.From), Seq: seq,
 		Restarted: v.Restarted || v.First, Returned: v.Returned,
 	})
 }
