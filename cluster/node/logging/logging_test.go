@@ -258,6 +258,11 @@ func TestFullDisk(t *testing.T) {
 		if !bytes.Contains(text, []byte("log lines lost: write ")) || !bytes.Contains(text, []byte("no space left")) {
 			t.Errorf("the loss is not told:\n%s", text[max(0, len(text)-300):])
 		}
+		for line := range bytes.Lines(text) {
+			if bytes.Count(line, []byte("node1 heartbeat: [")) != 1 {
+				t.Errorf("a line that the full disk cut off goes on with the next one: %s", line)
+			}
+		}
 		if !bytes.HasSuffix(text, []byte("info: last\n")) {
 			t.Errorf("the log does not end with the last line:\n%s", text[max(0, len(text)-300):])
 		}
