@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -120,6 +121,57 @@ type address struct {
 
 func (a *address) Name() string { return a.typ + "::" + a.arg }
 
+// Batch makes addresses of one network start and stop together.
+func (a *address) Batch() resources.Batch { return a.net }
+
+// locked calls do with all addresses whose turn is free, and then with the others
+// one by one, so that nobody waits for one while holding another.
+func (n *network) locked(ctx context.Context, list []*address, do func(context.Context, []*address) []error) []error {
+	errs := make([]error, len(list))
+	if err := n.ready(ctx); err != nil {
+		for i := range errs {
+			errs[i] = err
+		}
+		return errs
+	}
+	free, at := make([]*address, 0, len(list)), make([]int, 0, len(list))
+	var busy []int
+	for i, a := range list {
+		if a.tryLock() {
+			free, at = append(free, a), append(at, i)
+		} else {
+			busy = append(busy, i)
+		}
+	}
+	for i, err := range do(ctx, free) {
+		free[i].unlock()
+		errs[at[i]] = err
+	}
+	for _, i := range busy {
+		if errs[i] = list[i].lock(ctx); errs[i] == nil {
+			errs[i] = do(ctx, list[i:i+1])[0]
+			list[i].unlock()
+		}
+	}
+	return errs
+}
+
+func (n *network) ready(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return n.open()
+}
+
+func (a *address) tryLock() bool {
+	select {
+	case a.turn <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
 func (a *address) lock(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -138,42 +190,115 @@ func (a *address) unlock() { <-a.turn }
 // the same prefix on the same interface, is kept as ours: a restarted daemon finds
 // its own again.
 func (a *address) Start(ctx context.Context) error {
-	if err := a.lock(ctx); err != nil {
-		return err
+	return a.net.locked(ctx, []*address{a}, a.net.start)[0]
+}
+
+// StartAll is Start for many.
+func (n *network) StartAll(ctx context.Context, list []resources.Resource) []error {
+	return n.locked(ctx, addressesOf(list), n.start)
+}
+
+// addressesOf is never called with anything else: Batch brings them here.
+func addressesOf(list []resources.Resource) []*address {
+	addresses := make([]*address, len(list))
+	for i, r := range list {
+		addresses[i] = r.(*address)
 	}
-	defer a.unlock()
-	n := a.net
-	if err := n.open(); err != nil {
-		return err
+	return addresses
+}
+
+// adding is an address on its way to the kernel.
+type adding struct {
+	*address
+	to    place
+	found bool // it was there
+	err   error
+}
+
+// start is Start for whoever has the turns.
+func (n *network) start(ctx context.Context, list []*address) []error {
+	todo := make([]adding, len(list))
+	for i, a := range list {
+		todo[i].address = a
 	}
-	p, err := a.where()
-	found := false
-	if err == nil {
-		found, err = a.add(p)
-	}
-	if errors.Is(err, unix.ENODEV) {
-		// The interface may have been made anew since it was looked up.
-		n.forget()
-		if p, err = a.where(); err == nil {
-			found, err = a.add(p)
+	n.addAll(todo)
+	stale := false
+	for i := range todo {
+		if errors.Is(todo[i].err, unix.ENODEV) {
+			// The interface may have been made anew since it was looked up.
+			if !stale {
+				n.forget()
+				stale = true
+			}
+			n.addAll(todo[i : i+1])
 		}
 	}
-	if err != nil {
-		return err
-	}
-	a.place = p
-	if a.spec.addr.Is6() && (found || n.o.DAD) {
-		if err := a.settle(ctx, p); err != nil {
-			return err
+	for i := range todo {
+		add := &todo[i]
+		if add.err != nil {
+			continue
+		}
+		add.place = add.to
+		if add.spec.addr.Is6() && (add.found || n.o.DAD) {
+			add.err = add.settle(ctx, add.to)
 		}
 	}
-	if a.kind.loCopy && a.spec.addr.Is4() {
-		a.takeFromLo(p)
+	n.takeFromLo(todo)
+	errs := make([]error, len(list))
+	started := make([]*address, 0, len(list))
+	for i := range todo {
+		a := todo[i].address
+		if errs[i] = todo[i].err; errs[i] == nil {
+			a.held, a.announce = true, true
+			started = append(started, a)
+		}
 	}
-	a.held, a.announce = true, true
-	n.own(a, p.link.index)
-	a.tell(p.link)
-	return nil
+	n.own(started...)
+	for _, a := range started {
+		a.tell(a.place.link)
+	}
+	return errs
+}
+
+// addAll puts addresses on their links. One that is there already is success, and
+// found.
+func (n *network) addAll(todo []adding) {
+	sent := 0       // those before are with the kernel
+	brings := false // one of those not sent brings a route that may serve the next
+	for i := range todo {
+		add := &todo[i]
+		if brings && add.asksRoutes() {
+			n.send(todo[sent:i])
+			sent, brings = i, false
+		}
+		if add.to, add.err = add.where(); add.err == nil {
+			add.err = n.prepare(add.to.link, add.spec.addr)
+		}
+		brings = brings || add.err == nil && !n.routeKnown(add.to)
+	}
+	n.send(todo[sent:])
+}
+
+// send is addAll for addresses that know their places.
+func (n *network) send(todo []adding) {
+	reqs, at := make([]request, 0, len(todo)), make([]int, 0, len(todo))
+	for i := range todo {
+		if todo[i].err == nil {
+			reqs, at = append(reqs, todo[i].addRequest(todo[i].to)), append(at, i)
+		}
+	}
+	n.k.ask(reqs)
+	for j, r := range reqs {
+		add := &todo[at[j]]
+		switch {
+		case r.err == nil:
+			n.newRoute(add.to)
+		case errors.Is(r.err, unix.EEXIST):
+			add.found = true
+		default:
+			add.err = fmt.Errorf("add %v to %s: %w", add.to.prefix, add.to.link.name, explained(r.err, add.to))
+		}
+	}
 }
 
 // where is the place that Start chose before, if it did, with the interface as it
@@ -187,21 +312,9 @@ func (a *address) where() (p place, err error) {
 	return p, err
 }
 
-// add puts the address on the link. One that is there already is success, and
-// found.
-func (a *address) add(p place) (found bool, err error) {
-	if err := a.net.prepare(p.link, a.spec.addr); err != nil {
-		return false, err
-	}
-	err = a.net.h.AddrAdd(link(p.link), a.netlinkAddr(p, true))
-	switch {
-	case err == nil:
-		a.net.newRoute(p)
-		return false, nil
-	case errors.Is(err, unix.EEXIST):
-		return true, nil
-	}
-	return false, fmt.Errorf("add %v to %s: %w", p.prefix, p.link.name, explained(err, p))
+// asksRoutes reports whether where looks at the routes.
+func (a *address) asksRoutes() bool {
+	return !a.place.prefix.IsValid() && !a.spec.complete()
 }
 
 // explained adds what the bare error number does not tell.
@@ -219,27 +332,6 @@ func link(l iface) netlink.Link {
 	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index}}
 }
 
-// netlinkAddr is the address in the form of the library; to remove one, label and
-// broadcast are left out: they would have to match.
-func (a *address) netlinkAddr(p place, whole bool) *netlink.Addr {
-	na := &netlink.Addr{IPNet: &net.IPNet{
-		IP:   p.prefix.Addr().AsSlice(),
-		Mask: net.CIDRMask(p.prefix.Bits(), p.prefix.Addr().BitLen()),
-	}}
-	if !whole {
-		return na
-	}
-	if a.spec.addr.Is4() {
-		na.Label = a.spec.label
-		if a.spec.broadcast.IsValid() {
-			na.Broadcast = a.spec.broadcast.AsSlice()
-		}
-	} else if !a.net.o.DAD {
-		na.Flags = unix.IFA_F_NODAD
-	}
-	return na
-}
-
 // settle waits until an IPv6 address is usable. One that duplicate address
 // detection refused is removed again; if it was refused to somebody who added it
 // before us, and we do not ask, it is added without the question.
@@ -247,20 +339,22 @@ func (a *address) settle(ctx context.Context, p place) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, dadPatience, fmt.Errorf("duplicate address detection of %v on %s does not end", a.spec.addr, p.link.name))
 	defer cancel()
 	for {
-		found, err := a.net.lookup6(a.spec.addr, p.link.index)
+		found, err := a.net.look(a.spec.addr, p.link.index)
 		if err != nil {
 			return err
 		}
 		switch {
 		case found.flags&unix.IFA_F_DADFAILED != 0:
-			if err := a.remove(p); err != nil {
-				return err
+			remove := []removal{{address: a}}
+			if a.net.removeAll(remove); remove[0].err != nil {
+				return remove[0].err
 			}
 			if a.net.o.DAD {
 				return fmt.Errorf("%v on %s: another machine has this address (duplicate address detection)", a.spec.addr, p.link.name)
 			}
-			if _, err := a.add(p); err != nil {
-				return err
+			add := []adding{{address: a, to: p}}
+			if a.net.send(add); add[0].err != nil {
+				return add[0].err
 			}
 		case found.flags&unix.IFA_F_TENTATIVE == 0:
 			return nil
@@ -273,16 +367,18 @@ func (a *address) settle(ctx context.Context, p place) error {
 	}
 }
 
-// own makes the address due for announcements and repair.
-func (n *network) own(a *address, index int) {
+// own makes addresses due for announcements and repair.
+func (n *network) own(list ...*address) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if a.index == 0 {
-		n.owned[a.spec.addr] = append(n.owned[a.spec.addr], a)
+	for _, a := range list {
+		if a.index == 0 {
+			n.owned[a.spec.addr] = append(n.owned[a.spec.addr], a)
+		}
+		a.index = a.place.link.index
+		a.burst = n.o.Announce.Burst
+		n.announced(a)
 	}
-	a.index = index
-	a.burst = n.o.Announce.Burst
-	n.announced(a)
 }
 
 // announced counts an announcement and sets the time of the next one. The caller
@@ -307,22 +403,20 @@ func (n *network) planAt(a *address, at time.Time) {
 	}
 }
 
-// disown is the reverse: from here on the address is neither announced nor put back.
-func (n *network) disown(a *address) {
+// disown is the reverse: from here on the addresses are neither announced nor put
+// back.
+func (n *network) disown(list []*address) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	var rest []*address
-	for _, other := range n.owned[a.spec.addr] {
-		if other != a {
-			rest = append(rest, other)
+	for _, a := range list {
+		rest := slices.DeleteFunc(n.owned[a.spec.addr], func(other *address) bool { return other == a })
+		if len(rest) == 0 {
+			delete(n.owned, a.spec.addr)
+		} else {
+			n.owned[a.spec.addr] = rest
 		}
+		a.next, a.index = time.Time{}, 0
 	}
-	if len(rest) == 0 {
-		delete(n.owned, a.spec.addr)
-	} else {
-		n.owned[a.spec.addr] = rest
-	}
-	a.next, a.index = time.Time{}, 0
 }
 
 // tell sends one announcement. A failure is not one of the resource: the address
@@ -362,8 +456,9 @@ func (a *address) tend() {
 			return
 		}
 		a.fixedAt = time.Now()
-		err = n.h.AddrAdd(link(l), a.netlinkAddr(a.place, true))
-		if errors.Is(err, unix.EEXIST) {
+		reqs := []request{a.addRequest(a.place)}
+		n.k.ask(reqs)
+		if err = reqs[0].err; errors.Is(err, unix.EEXIST) {
 			err, present = nil, true
 		}
 	}
@@ -374,7 +469,7 @@ func (a *address) tend() {
 	}
 	if !present {
 		a.sayRepair("WARN", fmt.Sprintf("%v was removed from %s by something else: added again", a.place.prefix, l.name), nil)
-		n.own(a, l.index)
+		n.own(a)
 		a.tell(l)
 		return
 	}
@@ -430,53 +525,97 @@ func (n *network) log(level, instance, classic, msg string, attrs ...any) {
 // Stop removes the address, exactly this one with this prefix, and looks in the
 // kernel whether the machine still answers for it.
 func (a *address) Stop(ctx context.Context) error {
-	if err := a.lock(ctx); err != nil {
-		return err
+	return a.net.locked(ctx, []*address{a}, a.net.stop)[0]
+}
+
+// StopAll is Stop for many.
+func (n *network) StopAll(ctx context.Context, list []resources.Resource) []error {
+	return n.locked(ctx, addressesOf(list), n.stop)
+}
+
+// removal is an address on its way out of the kernel.
+type removal struct {
+	*address
+	from place
+	err  error
+}
+
+// stop is Stop for whoever has the turns.
+func (n *network) stop(_ context.Context, list []*address) []error {
+	todo := make([]removal, len(list))
+	for i, a := range list {
+		a.held = false
+		todo[i].address = a
 	}
-	defer a.unlock()
-	n := a.net
-	if err := n.open(); err != nil {
-		return err
-	}
-	a.held = false
-	n.disown(a)
-	p, err := a.where()
-	if err == nil {
-		err = a.remove(p)
-	}
-	if errors.Is(err, unix.ENODEV) {
-		n.forget()
-		if p, err = a.where(); err == nil {
-			err = a.remove(p)
+	n.disown(list)
+	n.removeAll(todo)
+	stale := false
+	for i := range todo {
+		if errors.Is(todo[i].err, unix.ENODEV) {
+			if !stale {
+				n.forget()
+				stale = true
+			}
+			n.removeAll(todo[i : i+1])
 		}
 	}
 	// Without the interface, or a way to it, there may be no such address: the
 	// look into the kernel decides that, not the error.
-	if goneErr := a.gone(); goneErr != nil {
-		if err != nil {
-			return fmt.Errorf("%w (%w)", err, goneErr)
+	errs := n.gone(list)
+	for i, a := range list {
+		switch {
+		case errs[i] == nil:
+			a.place = place{}
+			if a.loCopy {
+				a.backToLo()
+			}
+		case todo[i].err != nil:
+			errs[i] = fmt.Errorf("%w (%w)", todo[i].err, errs[i])
 		}
-		return goneErr
 	}
-	a.place = place{}
-	if a.loCopy {
-		a.backToLo()
+	return errs
+}
+
+// removeAll deletes addresses from the links where they are; one that is not there
+// is success.
+func (n *network) removeAll(todo []removal) {
+	reqs, at := make([]request, 0, len(todo)), make([]int, 0, len(todo))
+	for i := range todo {
+		rm := &todo[i]
+		if rm.from, rm.err = rm.where(); rm.err != nil {
+			continue
+		}
+		if rm.spec.addr.Is4() && !n.keepsSecondaries(rm.from.link) {
+			rm.err = rm.removeAlone(rm.from)
+			continue
+		}
+		reqs, at = append(reqs, removeRequest(rm.from)), append(at, i)
+	}
+	n.k.ask(reqs)
+	for j, r := range reqs {
+		rm := &todo[at[j]]
+		rm.err = removed(r, rm.from)
+	}
+}
+
+func removed(r request, p place) error {
+	if r.err != nil && !errors.Is(r.err, unix.EADDRNOTAVAIL) {
+		return fmt.Errorf("remove %v from %s: %w", p.prefix, p.link.name, explained(r.err, p))
 	}
 	return nil
 }
 
-// remove deletes the address from the link; one that is not there is success.
-func (a *address) remove(p place) error {
-	var lost []netlink.Addr
-	if a.spec.addr.Is4() && !a.net.keepsSecondaries(p.link) {
-		var err error
-		if lost, err = a.net.secondariesOf(p); err != nil {
-			return err
-		}
+// removeAlone removes an address where the kernel takes its secondaries away with
+// it, and puts those back.
+func (a *address) removeAlone(p place) error {
+	lost, err := a.net.secondariesOf(p)
+	if err != nil {
+		return err
 	}
-	err := a.net.h.AddrDel(link(p.link), a.netlinkAddr(p, false))
-	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-		return fmt.Errorf("remove %v from %s: %w", p.prefix, p.link.name, explained(err, p))
+	reqs := []request{removeRequest(p)}
+	a.net.k.ask(reqs)
+	if err := removed(reqs[0], p); err != nil {
+		return err
 	}
 	for _, other := range lost {
 		if err := a.net.h.AddrAdd(link(p.link), &other); err != nil && !errors.Is(err, unix.EEXIST) {
@@ -513,13 +652,26 @@ func (n *network) secondariesOf(p place) ([]netlink.Addr, error) {
 	return others, nil
 }
 
-// gone returns nil when no interface but lo has the address. (One on an interface
-// that is down counts: the machine answers for it on the others.)
-func (a *address) gone() error {
-	local, _, err := a.net.localOn(a.spec.addr)
-	if err != nil || !local {
-		return err
+// gone returns an error for each address that an interface other than lo has. (One
+// on an interface that is down counts: the machine answers for it on the others.)
+func (n *network) gone(list []*address) []error {
+	reqs := make([]request, len(list))
+	for i, a := range list {
+		reqs[i] = lookRequest(a.spec.addr, 0)
 	}
+	n.k.ask(reqs)
+	errs := make([]error, len(list))
+	for i, a := range list {
+		f, err := reqs[i].found(a.spec.addr)
+		if err == nil && f.index != 0 {
+			err = a.onlyOnLo()
+		}
+		errs[i] = err
+	}
+	return errs
+}
+
+func (a *address) onlyOnLo() error {
 	holders, err := a.net.holders(a.spec.addr)
 	if err != nil {
 		return err
@@ -536,14 +688,27 @@ func (a *address) gone() error {
 	return nil
 }
 
-// takeFromLo removes the /32 copy on lo, if there is one.
-func (a *address) takeFromLo(p place) {
-	if p.link.name == "lo" {
-		return
+// takeFromLo removes the /32 copies on lo of addresses that were added, if there
+// are any.
+func (n *network) takeFromLo(todo []adding) {
+	var reqs []request
+	var from []*address
+	for i := range todo {
+		add := &todo[i]
+		if add.err != nil || !add.kind.loCopy || !add.spec.addr.Is4() || add.to.link.name == "lo" {
+			continue
+		}
+		lo, err := n.link("lo")
+		if err != nil {
+			return
+		}
+		reqs, from = append(reqs, loRequest(unix.RTM_DELADDR, 0, add.spec.addr, lo)), append(from, add.address)
 	}
-	lo, err := a.net.link("lo")
-	if err == nil && a.net.h.AddrDel(link(lo), a.loAddr()) == nil {
-		a.loCopy = true
+	n.k.ask(reqs)
+	for i, r := range reqs {
+		if r.err == nil {
+			from[i].loCopy = true
+		}
 	}
 }
 
@@ -551,20 +716,15 @@ func (a *address) takeFromLo(p place) {
 func (a *address) backToLo() {
 	lo, err := a.net.link("lo")
 	if err == nil {
-		err = a.net.h.AddrAdd(link(lo), a.loAddr())
+		reqs := []request{loRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, a.spec.addr, lo)}
+		a.net.k.ask(reqs)
+		err = reqs[0].err
 	}
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		a.net.log("ERROR", a.instance(), fmt.Sprintf("cannot put %v back on lo: %v", a.spec.addr, err),
 			"cannot restore address on lo", "address", a.spec.addr, "err", err)
 	}
 	a.loCopy = false
-}
-
-func (a *address) loAddr() *netlink.Addr {
-	return &netlink.Addr{
-		IPNet: &net.IPNet{IP: a.spec.addr.AsSlice(), Mask: net.CIDRMask(32, 32)},
-		Scope: unix.RT_SCOPE_HOST,
-	}
 }
 
 // Status reports whether the address is on its interface.

@@ -507,12 +507,13 @@ func TestStaysAway(t *testing.T) {
 	l := newLab(t)
 	build := factoriesWith(Options{Announce: Announce{Burst: 1}})
 	r := build(t, "IPaddr::10.1.0.10/24/"+l.nic).(*address)
-	p := place{link: ifaceOf(l.link(t)), prefix: netip.MustParsePrefix("10.1.0.10/24")}
+	theirs := l.link(t)
+	addr, err := netlink.ParseAddr("10.1.0.10/24")
+	must(t, err)
 	for range 200 {
 		start(t, r)
 		// Something else is quicker than our stop, or not.
-		other, addr := link(p.link), r.netlinkAddr(p, false)
-		go func() { _ = netlink.AddrDel(other, addr) }()
+		go func() { _ = netlink.AddrDel(theirs, addr) }()
 		stop(t, r)
 		if got := l.addrs(t); len(got) != 0 {
 			t.Fatalf("after the stop: %q", got)
@@ -559,6 +560,9 @@ func quietNetwork(t *testing.T) *network {
 	n.h, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 	must(t, err)
 	t.Cleanup(n.h.Close)
+	n.k, err = openKernel()
+	must(t, err)
+	t.Cleanup(n.k.close)
 	return n
 }
 
@@ -601,7 +605,7 @@ func TestNoDAD(t *testing.T) {
 	r := factoriesWith(Options{})(t, "IPv6addr::fd01::10/64/"+l.nic).(*address)
 	start(t, r)
 	defer stop(t, r)
-	found, err := r.net.lookup6(r.spec.addr, 0)
+	found, err := r.net.look(r.spec.addr, 0)
 	if err != nil || found.index != l.link(t).Attrs().Index || found.flags&unix.IFA_F_NODAD == 0 {
 		t.Errorf("found %+v (%v)", found, err)
 	}

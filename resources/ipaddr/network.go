@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -50,17 +48,16 @@ type iface struct {
 	up    bool
 }
 
-// network is the machine's addresses and links as this process uses them: one
-// netlink handle, one packet socket per interface, goroutines that watch addresses
+// network is the machine's addresses and links as this process uses them: two
+// netlink sockets, one packet socket per interface, goroutines that watch addresses
 // and links, and one that announces. Everything is opened at the first use; it
 // lasts as long as the process.
 type network struct {
 	o Options
 
 	openMu sync.Mutex
-	h      *netlink.Handle // nil until opened
-	// six is a second socket, for the one request that the library has not.
-	six map[int]*nl.SocketHandle
+	h      *netlink.Handle // for lists and links; nil until opened
+	k      *kernel         // for addresses
 
 	mu      sync.Mutex
 	links   map[string]cached[iface]
@@ -104,33 +101,27 @@ func (n *network) open() error {
 		h.Close()
 		return fmt.Errorf("netlink time limit: %w", err)
 	}
-	socket, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
+	k, err := openKernel()
 	if err != nil {
 		h.Close()
-		return fmt.Errorf("open netlink: %w", err)
-	}
-	patience := unix.NsecToTimeval(kernelPatience.Nanoseconds())
-	if err := socket.SetReceiveTimeout(&patience); err != nil {
-		h.Close()
-		socket.Close()
-		return fmt.Errorf("netlink time limit: %w", err)
+		return err
 	}
 	// Before the first address is added, so that no removal can be missed.
 	addrs, links := n.addrFeed(), n.linkFeed()
 	addrNews, err := addrs.open()
 	if err != nil {
 		h.Close()
-		socket.Close()
+		k.close()
 		return err
 	}
 	linkNews, err := links.open()
 	if err != nil {
 		close(addrNews.done)
 		h.Close()
-		socket.Close()
+		k.close()
 		return err
 	}
-	n.h, n.six = h, map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}
+	n.h, n.k = h, k
 	go follow(n, addrs, addrNews)
 	go follow(n, links, linkNews)
 	go n.tendAll()
@@ -162,6 +153,27 @@ func (n *network) linkNow(name string) (iface, error) {
 	found := ifaceOf(l)
 	n.mu.Lock()
 	n.links[name] = cached[iface]{found, time.Now()}
+	n.mu.Unlock()
+	return found, nil
+}
+
+// linkAt looks an interface up by its index, through the cache.
+func (n *network) linkAt(index int) (iface, error) {
+	n.mu.Lock()
+	for _, known := range n.links {
+		if known.value.index == index && time.Since(known.at) < cacheFor {
+			n.mu.Unlock()
+			return known.value, nil
+		}
+	}
+	n.mu.Unlock()
+	l, err := n.h.LinkByIndex(index)
+	if err != nil {
+		return iface{}, err
+	}
+	found := ifaceOf(l)
+	n.mu.Lock()
+	n.links[found.name] = cached[iface]{found, time.Now()}
 	n.mu.Unlock()
 	return found, nil
 }
@@ -204,11 +216,9 @@ func (n *network) find(s spec) (place, error) {
 		return p, err
 	}
 	if s.nic == "" {
-		l, err := n.h.LinkByIndex(route.LinkIndex)
-		if err != nil {
+		if p.link, err = n.linkAt(route.LinkIndex); err != nil {
 			return p, fmt.Errorf("interface %d of the route to %v: %w", route.LinkIndex, s.addr, err)
 		}
-		p.link = ifaceOf(l)
 	}
 	bits := s.bits
 	if bits < 0 {
@@ -222,10 +232,7 @@ func (n *network) find(s spec) (place, error) {
 // with that index if it is not 0. A list older than the question is not trusted to
 // say "none".
 func (n *network) connected(addr netip.Addr, index int) (netlink.Route, error) {
-	family := netlink.FAMILY_V4
-	if addr.Is6() {
-		family = netlink.FAMILY_V6
-	}
+	family := family(addr)
 	n.mu.Lock()
 	known, ok := n.routes[family]
 	n.mu.Unlock()
@@ -290,22 +297,32 @@ func (n *network) forget() {
 
 // newRoute drops the list of routes if the address brought one that is not in it.
 func (n *network) newRoute(p place) {
-	family := netlink.FAMILY_V4
-	if p.prefix.Addr().Is6() {
-		family = netlink.FAMILY_V6
+	if n.routeKnown(p) {
+		return
+	}
+	n.mu.Lock()
+	delete(n.routes, family(p.prefix.Addr()))
+	n.mu.Unlock()
+}
+
+// routeKnown reports whether the route that the address brings tells nobody
+// anything new: none but the address itself, or one that is in the list.
+func (n *network) routeKnown(p place) bool {
+	if p.prefix.IsSingleIP() {
+		return true
 	}
 	subnet := p.prefix.Masked()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for _, r := range n.routes[family].value {
+	for _, r := range n.routes[family(subnet.Addr())].value {
 		if r.Dst == nil || r.LinkIndex != p.link.index {
 			continue
 		}
 		if dst, ok := prefixOf(r.Dst); ok && dst == subnet {
-			return
+			return true
 		}
 	}
-	delete(n.routes, family)
+	return false
 }
 
 func prefixOf(ipNet *net.IPNet) (netip.Prefix, bool) {
@@ -370,11 +387,7 @@ func dump[T any](list func() ([]T, error)) (result []T, err error) {
 
 // holders lists where addr is configured.
 func (n *network) holders(addr netip.Addr) ([]netlink.Addr, error) {
-	family := netlink.FAMILY_V4
-	if addr.Is6() {
-		family = netlink.FAMILY_V6
-	}
-	all, err := dump(func() ([]netlink.Addr, error) { return n.h.AddrList(nil, family) })
+	all, err := dump(func() ([]netlink.Addr, error) { return n.h.AddrList(nil, family(addr)) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
@@ -387,42 +400,21 @@ func (n *network) holders(addr netip.Addr) ([]netlink.Addr, error) {
 	return found, nil
 }
 
-// localOn reports whether the machine answers for addr, and an interface that has
-// it. One request, however many addresses there are.
-func (n *network) localOn(addr netip.Addr) (local bool, index int, err error) {
-	if addr.Is6() {
-		found, err := n.lookup6(addr, 0)
-		return found.index != 0, found.index, err
-	}
-	routes, err := n.h.RouteGetWithOptions(addr.AsSlice(), &netlink.RouteGetOptions{FIBMatch: true})
-	switch {
-	case err == nil:
-	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH),
-		// routes of type prohibit and blackhole
-		errors.Is(err, unix.EACCES), errors.Is(err, unix.EINVAL):
-		return false, 0, nil
-	default:
-		return false, 0, fmt.Errorf("route to %v: %w", addr, err)
-	}
-	for _, r := range routes {
-		if r.Type == unix.RTN_LOCAL {
-			return true, r.LinkIndex, nil
-		}
-	}
-	return false, 0, nil
+// look asks where the kernel has an address, on one interface or (index 0, and
+// IPv4) on any.
+func (n *network) look(addr netip.Addr, index int) (found, error) {
+	reqs := []request{lookRequest(addr, index)}
+	n.k.ask(reqs)
+	return reqs[0].found(addr)
 }
 
 // present reports whether addr is on the interface.
 func (n *network) present(addr netip.Addr, index int) (bool, error) {
-	if addr.Is6() {
-		found, err := n.lookup6(addr, index)
-		return found.index != 0, err
-	}
-	local, on, err := n.localOn(addr)
+	f, err := n.look(addr, index)
 	switch {
-	case err != nil || !local:
+	case err != nil || f.index == 0:
 		return false, err
-	case on == index:
+	case f.index == index:
 		return true, nil
 	}
 	// Of two interfaces with the same address the route shows one.
@@ -433,43 +425,6 @@ func (n *network) present(addr netip.Addr, index int) (bool, error) {
 		}
 	}
 	return false, err
-}
-
-// found6 is an IPv6 address as the kernel has it; index 0: it has not.
-type found6 struct {
-	index int
-	flags uint32
-}
-
-// lookup6 asks for one IPv6 address, on one interface or (index 0) on any. The
-// route would not do: an address just added gets its own some microseconds later.
-func (n *network) lookup6(addr netip.Addr, index int) (found6, error) {
-	req := nl.NewNetlinkRequest(unix.RTM_GETADDR, 0)
-	req.Sockets = n.six
-	msg := nl.NewIfAddrmsg(netlink.FAMILY_V6)
-	msg.Index = uint32(index)
-	msg.Prefixlen = 128
-	req.AddData(msg)
-	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, addr.AsSlice()))
-	replies, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR)
-	switch {
-	// ENODEV: the interface went away meanwhile.
-	case errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.ENODEV):
-		return found6{}, nil
-	case err != nil:
-		return found6{}, fmt.Errorf("look for %v: %w", addr, err)
-	case len(replies) != 1:
-		return found6{}, fmt.Errorf("look for %v: %d answers from the kernel", addr, len(replies))
-	}
-	reply := nl.DeserializeIfAddrmsg(replies[0])
-	found := found6{index: int(reply.Index), flags: uint32(reply.Flags)}
-	attrs, err := nl.ParseRouteAttr(replies[0][reply.Len():])
-	for _, attr := range attrs {
-		if attr.Attr.Type == unix.IFA_FLAGS && len(attr.Value) >= 4 {
-			found.flags = nl.NativeEndian().Uint32(attr.Value)
-		}
-	}
-	return found, err
 }
 
 // announce sends one announcement through the interface's socket.

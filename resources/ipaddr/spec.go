@@ -22,6 +22,9 @@ type spec struct {
 	broadcast netip.Addr
 }
 
+// complete reports whether nothing is left for the routes to tell.
+func (s spec) complete() bool { return s.nic != "" && s.bits >= 0 }
+
 // parseSpec reads IP[/MASK[/NIC[:LABEL][/BROADCAST]]] or IP/MASK/BROADCAST. A third
 // part that begins with a digit is the broadcast address; a fourth part counts
 // only behind an interface. It touches nothing on the machine.
