@@ -270,7 +270,7 @@ func (p *parser) directive(ln line) {
 			if !p.failed && !d.unrecorded {
 				p.record(ln, v)
 			}
-			if i == 1 {
+			if i == 1 && ln.name.text != "env" { // each env adds
 				p.warn(ln, v, nil, fmt.Sprintf("%s has several values", ln.name.text),
 					"each sets it anew and the last wins", "keep one")
 			}
@@ -1055,6 +1055,8 @@ func (p *parser) watchdog(ln line, v word) {
 		return
 	}
 	p.cfg.Watchdog = v.text
+	p.warn(ln, v, nil, "watchdog "+v.text, "the device is not opened: nothing restarts this machine when the daemon hangs",
+		"remove the line and run heartbeat.service, whose WatchdogSec ends a hung daemon")
 }
 
 func (p *parser) client(ln line) {

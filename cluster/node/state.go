@@ -2,6 +2,7 @@ package node
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -95,8 +96,20 @@ func firstWord(text string) string {
 	return ""
 }
 
-// LoadUUID reads the node's uuid from path (16 raw bytes). A missing or short
-// file gets a new random one (version 4), and created tells so.
+// UUIDFromName is the uuid of a node whose ha.cf says uuidfrom nodename: always
+// the same for the name, so that nothing has to be stored. (Version 8; the
+// original's, from C's random numbers, is another one.)
+func UUIDFromName(name string) [16]byte {
+	sum := sha256.Sum256([]byte("heartbeat node\x00" + name))
+	uuid := [16]byte(sum[:16])
+	uuid[6] = uuid[6]&0x0f | 0x80
+	uuid[8] = uuid[8]&0x3f | 0x80
+	return uuid
+}
+
+// LoadUUID reads the node's uuid from path (16 raw bytes). A missing or empty
+// file gets a new random one (version 4), and created tells so; one of another
+// length is an error.
 func LoadUUID(path string) (uuid [16]byte, created bool, err error) {
 	raw, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -81,6 +81,14 @@ func TestLoadUUID(t *testing.T) {
 	}
 }
 
+// TestUUIDFromName: the same at every start, another one for another node.
+func TestUUIDFromName(t *testing.T) {
+	a := UUIDFromName("node1")
+	if a != UUIDFromName("node1") || a == UUIDFromName("node2") || a[6]>>4 != 8 || a[8]>>6 != 2 {
+		t.Errorf("node1 %x, node2 %x", a, UUIDFromName("node2"))
+	}
+}
+
 // TestHistory: the last events survive a restart, the file stays bounded, and a
 // line cut off by a crash costs itself only.
 func TestHistory(t *testing.T) {

@@ -344,6 +344,25 @@ func TestReplaceInPlace(t *testing.T) {
 	}
 }
 
+// TestUnmanaged: with -M the daemon settles without touching a resource. With
+// uuidfrom nodename nothing is stored; a watchdog that guards nothing is named.
+func TestUnmanaged(t *testing.T) {
+	c := cells(t, 1)[0]
+	c.write("ha.cf", c.file("etc/ha.d/ha.cf")+"uuidfrom nodename\nwatchdog /dev/watchdog\n", 0o644)
+	c.expect(0, "Starting heartbeat", "-M")
+	until(t, "node1 stable", func() bool { return c.status().Stable })
+	if s := c.status(); len(s.Groups) != 0 || c.hasAddress() {
+		t.Errorf("-M manages %+v", s.Groups)
+	}
+	c.expect(0, "", "-k")
+	if log := c.file("ha-log"); strings.Contains(log, "CRIT:") || !strings.Contains(log, "WARN: watchdog device /dev/watchdog is not opened") {
+		t.Errorf("the log says\n%s", log)
+	}
+	if _, err := os.Stat(filepath.Join(c.root, "var/lib/heartbeat/hb_uuid")); err == nil {
+		t.Error("a uuid from the name was stored")
+	}
+}
+
 // TestPair: two daemons; the owner is killed, the other takes over; the killed
 // one returns and does not keep what it finds; standby moves the group back.
 func TestPair(t *testing.T) {

@@ -112,6 +112,9 @@ func (d *daemonProcess) open(restarted bool) error {
 	}
 	d.files = watch(d.paths.Config)
 	d.log.Printf(cluster.Info, "heartbeat: version %s", compatible)
+	if d.config.Watchdog != "" && d.taken == nil {
+		d.log.Printf(cluster.Warn, "watchdog device %s is not opened: nothing restarts this machine when this daemon hangs", d.config.Watchdog)
+	}
 	boot, err := d.boot()
 	if err != nil {
 		return err
@@ -211,14 +214,23 @@ func (d *daemonProcess) socket() string {
 func (d *daemonProcess) boot() (engine.Boot, error) {
 	c := d.config
 	b := engine.Boot{Config: engineConfig(c), Digest: c.Digest(), PID: os.Getpid()}
-	var seed [8]byte
-	_, _ = crand.Read(seed[:]) // never fails
-	b.Seed = binary.LittleEndian.Uint64(seed[:])
-	uuid, created, err := node.LoadUUID(d.paths.UUID())
+	scripts, err := node.MessageScripts(d.paths.Config)
 	if err != nil {
 		return b, err
 	}
-	b.UUID = uuid
+	b.Config.Scripts = scripts
+	var seed [8]byte
+	_, _ = crand.Read(seed[:]) // never fails
+	b.Seed = binary.LittleEndian.Uint64(seed[:])
+	if d.flags.unmanaged {
+		b.Config.Groups = nil
+	}
+	var created bool
+	if c.UUIDFromName {
+		b.UUID = node.UUIDFromName(c.Self)
+	} else if b.UUID, created, err = node.LoadUUID(d.paths.UUID()); err != nil {
+		return b, err
+	}
 	if d.taken != nil {
 		return b, nil
 	}
