@@ -58,12 +58,6 @@ func (m *Machine) enqueue(q queued) {
 	m.st.Queue = append(m.st.Queue, q)
 }
 
-// queueScript queues a message that may have a script in rc.d. Our own status
-// and the types handled inside are not among them.
-func (m *Machine) queueScript(from string, msg Other) {
-	m.enqueue(queued{Why: whyScript, Node: from, Msg: msg.Fields, Key: msg.Type})
-}
-
 // resourceJobs reports whether a job moves resources or waits to do so.
 func (m *Machine) resourceJobs() bool {
 	if slices.ContainsFunc(m.st.Queue, func(q queued) bool { return q.Take != nil }) {
@@ -196,6 +190,10 @@ func (m *Machine) jobDone(ev JobDone) {
 		m.fenced(j, ev.Err)
 	case whyRetry:
 		m.retried(j, ok)
+	case whyScript:
+		if ev.Err != "" {
+			m.warn(ev.Err, "script for a message failed", "type", j.Title, "err", ev.Err)
+		}
 	}
 }
 

@@ -64,6 +64,9 @@ type Config struct {
 	Failback Failback
 	// Stonith: a device that resets the other node is configured.
 	Stonith bool
+	// Scripts are the message types that have a script of the administrator's
+	// in rc.d, lower case.
+	Scripts []string
 	// IPFail: the node that reaches fewer ping nodes gives way.
 	IPFail bool
 	// Digest is the fingerprint of what both nodes must have alike.
@@ -583,9 +586,8 @@ func (m *Machine) own(msg Message) {
 		m.ipRequestResp(msg)
 	case Shutdone:
 		m.ownShutdone()
-	case Other:
-		m.queueScript(m.cfg.Self, msg)
 	}
+	m.script(m.cfg.Self, msg)
 	m.checkComm()
 }
 
@@ -664,9 +666,8 @@ func (m *Machine) otherMessage(from string, msg Message) {
 		}
 	case ClientState, ClientQuery, PingCount, YouAreDead, AbortGiveUp:
 		m.ipfailHeard(from, msg)
-	case Other:
-		m.queueScript(from, msg)
 	}
+	m.script(from, msg)
 }
 
 // posted sends a message that came through the FIFO.

@@ -249,6 +249,7 @@ func (m *Machine) declareDead(n *node, reason string) {
 	m.record("node", n.Name+" is dead", reason)
 	m.setState(n, "dead")
 	m.ipfailNode(n)
+	m.statusScript(n)
 	heardSince := n.HeardSince
 	n.HeardSince = false
 	if !m.st.CommUp && !n.Ping {
@@ -303,7 +304,7 @@ func (m *Machine) status(n *node, msg Status, ev Heard) {
 		m.record("node", fmt.Sprintf("%s is %s", n.Name, msg.State), "it says so")
 		m.setState(n, msg.State)
 		m.ipfailNode(n)
-		m.queueScript(n.Name, Other{"status", [][2]string{{"t", "status"}, {"st", msg.State}, {"src", n.Name}}})
+		m.statusScript(n)
 	}
 	m.oneWay(n)
 }

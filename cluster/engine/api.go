@@ -201,7 +201,10 @@ type Config struct {
 	LogBadPacket bool
 	Stonith      bool // a stonith directive applies to the peer
 	IPFail       bool // the node that reaches fewer ping nodes gives way
-	Keys         Keys
+	// Scripts are the message types with a script of the administrator's in
+	// rc.d, lower case: only for them JobScript jobs are ordered.
+	Scripts []string
+	Keys    Keys
 }
 
 // PingNode is a ping or ping_group directive.

@@ -58,7 +58,7 @@ func machineConfig(b Boot) cluster.Config {
 	m := cluster.Config{
 		Self: c.Self, Nodes: c.Nodes, Groups: c.Groups,
 		Keepalive: c.Keepalive, Deadtime: c.Deadtime, Warntime: c.Warntime, Initdead: c.Initdead, Deadping: c.Deadping,
-		Failback: c.Failback, Stonith: c.Stonith, IPFail: c.IPFail, Digest: b.Digest, PID: b.PID, Held: b.Held,
+		Failback: c.Failback, Stonith: c.Stonith, IPFail: c.IPFail, Scripts: c.Scripts, Digest: b.Digest, PID: b.PID, Held: b.Held,
 	}
 	for _, p := range c.PingNodes {
 		m.PingNodes = append(m.PingNodes, p.Name)

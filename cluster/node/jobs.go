@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"heartbeat/cluster"
 	"heartbeat/cluster/engine"
@@ -232,6 +233,8 @@ func (n *Node) runScript(ctx context.Context, job cluster.Job, status string) er
 		}
 	}
 	command := script.Command{Path: path, Env: env, Dir: filepath.Join(n.o.Paths.State, "cores", "root")}
+	ctx, cancel := context.WithTimeoutCause(ctx, messageScriptLimit, errMessageScript)
+	defer cancel()
 	res, err := command.Run(ctx, typ)
 	for _, out := range []script.Output{res.Stdout, res.Stderr} {
 		for _, line := range out.Lines(scriptLinesMax) {
@@ -243,6 +246,12 @@ func (n *Node) runScript(ctx context.Context, job cluster.Job, status string) er
 	}
 	return nil
 }
+
+// messageScriptLimit is how long a message's script may run. The original sets
+// no limit; the scripts of later messages wait for it.
+const messageScriptLimit = 10 * time.Minute
+
+var errMessageScript = fmt.Errorf("it ran longer than %v", messageScriptLimit)
 
 // scriptLinesMax bounds what one script adds to the debug log.
 const scriptLinesMax = 40
