@@ -5,12 +5,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
-	"github.com/mdlayher/arp"
 	"github.com/mdlayher/ethernet"
 	"github.com/mdlayher/ndp"
-	"github.com/mdlayher/packet"
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 )
@@ -42,77 +41,102 @@ var (
 	allNodesMAC = net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}
 )
 
+// sendBufferBytes hold the first announcements of some thousand addresses, should
+// the interface be slower than we are. A frame that finds no room is lost and, like
+// any other lost frame, made good by the next one of the burst.
+const sendBufferBytes = 4 << 20
+
 // sender is the packet socket of one interface. It is opened at the first
-// announcement and stays open.
+// announcement and stays open. Writing never waits, so it needs no poller.
 type sender struct {
-	conn *packet.Conn
+	mu sync.Mutex
+	fd int // -1: closed
 }
 
 // openSender opens a socket that only sends: with protocol 0 the kernel delivers
 // nothing to it.
 func openSender(link iface) (*sender, error) {
-	conn, err := packet.Listen(&net.Interface{Index: link.index, Name: link.name, HardwareAddr: link.mac}, packet.Raw, 0, nil)
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err == nil {
+		if err = unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: link.index}); err != nil {
+			unix.Close(fd)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("packet socket on %s: %w", link.name, err)
 	}
-	return &sender{conn}, nil
+	// Without the right to more, what every socket has must do.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBufferBytes)
+	return &sender{fd: fd}, nil
 }
 
 // announce tells the link that addr is at mac. For IPv4 both forms are sent, since
 // some equipment learns only from requests and some only from replies (RFC 5227
 // section 3, RFC 5944 section 4.6).
 func (s *sender) announce(addr netip.Addr, mac net.HardwareAddr) error {
-	to := ethernet.Broadcast
-	frames := arpFrames
+	var frames [][]byte
 	if addr.Is6() {
-		to, frames = allNodesMAC, naFrames
+		frame, err := naFrame(addr, mac)
+		if err != nil {
+			return err
+		}
+		frames = [][]byte{frame}
+	} else {
+		frames = [][]byte{arpFrame(arpRequest, addr, mac), arpFrame(arpReply, addr, mac)}
 	}
-	list, err := frames(addr, mac)
-	if err != nil {
-		return err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fd < 0 {
+		return net.ErrClosed
 	}
-	for _, frame := range list {
-		if _, err := s.conn.WriteTo(frame, &packet.Addr{HardwareAddr: to}); err != nil {
+	for _, frame := range frames {
+		if _, err := unix.Write(s.fd, frame); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *sender) close() { s.conn.Close() }
-
-// arpFrames are a request and a reply with sender and target both addr.
-func arpFrames(addr netip.Addr, mac net.HardwareAddr) ([][]byte, error) {
-	var frames [][]byte
-	for _, form := range []struct {
-		op     arp.Operation
-		target net.HardwareAddr
-	}{
-		// A request asks for the target's address, so it names none.
-		{arp.OperationRequest, make(net.HardwareAddr, len(mac))},
-		{arp.OperationReply, mac},
-	} {
-		p, err := arp.NewPacket(form.op, mac, addr, form.target, addr)
-		if err != nil {
-			return nil, err
-		}
-		payload, err := p.MarshalBinary()
-		if err != nil {
-			return nil, err
-		}
-		frame, err := (&ethernet.Frame{Destination: ethernet.Broadcast, Source: mac, EtherType: ethernet.EtherTypeARP, Payload: payload}).MarshalBinary()
-		if err != nil {
-			return nil, err
-		}
-		frames = append(frames, frame)
+func (s *sender) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fd >= 0 {
+		unix.Close(s.fd)
 	}
-	return frames, nil
+	s.fd = -1
 }
 
-// naFrames is a neighbour advertisement to all nodes with the override flag. It is
+// arpRequest and arpReply are the operations of ARP (RFC 826).
+const (
+	arpRequest = 1
+	arpReply   = 2
+)
+
+// arpFrame is an ARP packet with sender and target both addr. A request asks for the
+// target's hardware address, so it names none.
+func arpFrame(operation byte, addr netip.Addr, mac net.HardwareAddr) []byte {
+	frame := make([]byte, 0, 42)
+	frame = append(frame, ethernet.Broadcast...)
+	frame = append(frame, mac...)
+	frame = append(frame, 0x08, 0x06) // ARP
+	frame = append(frame, 0, 1)       // Ethernet
+	frame = append(frame, 0x08, 0x00) // IPv4
+	frame = append(frame, 6, 4)       // bytes of their addresses
+	frame = append(frame, 0, operation)
+	frame = append(frame, mac...)
+	frame = append(frame, addr.AsSlice()...)
+	if operation == arpReply {
+		frame = append(frame, mac...)
+	} else {
+		frame = append(frame, make([]byte, 6)...)
+	}
+	return append(frame, addr.AsSlice()...)
+}
+
+// naFrame is a neighbour advertisement to all nodes with the override flag. It is
 // built down to the Ethernet header so that it can leave before the interface has
 // a usable link-local address to bind to.
-func naFrames(addr netip.Addr, mac net.HardwareAddr) ([][]byte, error) {
+func naFrame(addr netip.Addr, mac net.HardwareAddr) ([]byte, error) {
 	icmp, err := ndp.MarshalMessageChecksum(&ndp.NeighborAdvertisement{
 		Override:      true,
 		TargetAddress: addr,
@@ -128,9 +152,5 @@ func naFrames(addr netip.Addr, mac net.HardwareAddr) ([][]byte, error) {
 	packet[7] = 255 // receivers discard anything less: it came through a router
 	copy(packet[8:], addr.AsSlice())
 	copy(packet[24:], allNodes.AsSlice())
-	frame, err := (&ethernet.Frame{Destination: allNodesMAC, Source: mac, EtherType: ethernet.EtherTypeIPv6, Payload: append(packet, icmp...)}).MarshalBinary()
-	if err != nil {
-		return nil, err
-	}
-	return [][]byte{frame}, nil
+	return (&ethernet.Frame{Destination: allNodesMAC, Source: mac, EtherType: ethernet.EtherTypeIPv6, Payload: append(packet, icmp...)}).MarshalBinary()
 }
