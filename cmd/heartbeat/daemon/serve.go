@@ -214,6 +214,11 @@ func (d *daemonProcess) socket() string {
 func (d *daemonProcess) boot() (engine.Boot, error) {
 	c := d.config
 	b := engine.Boot{Config: engineConfig(c), Digest: c.Digest(), PID: os.Getpid()}
+	scripts, err := node.MessageScripts(d.paths.Config)
+	if err != nil {
+		return b, err
+	}
+	b.Config.Scripts = scripts
 	var seed [8]byte
 	_, _ = crand.Read(seed[:]) // never fails
 	b.Seed = binary.LittleEndian.Uint64(seed[:])
@@ -221,7 +226,6 @@ func (d *daemonProcess) boot() (engine.Boot, error) {
 		b.Config.Groups = nil
 	}
 	var created bool
-	var err error
 	if c.UUIDFromName {
 		b.UUID = node.UUIDFromName(c.Self)
 	} else if b.UUID, created, err = node.LoadUUID(d.paths.UUID()); err != nil {
