@@ -17,8 +17,10 @@ func (m *Machine) commNowUp() {
 	}
 	m.send(Starting{})
 	m.st.Phase = PhaseStarting
-	if m.cfg.Held != None {
-		// The other node may be starting too and find nobody who owns it.
+	if m.cfg.Held != None && !m.peerActive() {
+		// The other node may be starting too and find nobody who owns it. One
+		// that is active says first what it holds: a claim of ours to what it
+		// took meanwhile would be an error in its log.
 		m.sayResource(false, "")
 	}
 }
@@ -118,16 +120,23 @@ func (m *Machine) ownResource(msg Resource) {
 }
 
 func (m *Machine) otherResource(from string, msg Resource) {
+	first := m.st.Phase == PhaseStarting
 	if !m.resourceHeard() {
 		return
 	}
 	m.st.Theirs = merge(m.st.Theirs, msg)
+	if first && msg.Stable == No && m.cfg.Held != None {
+		m.sayResource(false, "") // it is starting too
+	}
 	became := msg.Stable == Yes && !m.st.OtherStable
 	switch msg.Stable {
 	case Yes:
 		if became {
 			m.info("remote resource transition completed.", "other node settled", "node", from, "holds", m.st.Theirs.String())
 			m.st.OtherStable = true
+			if m.st.Phase == PhaseReceived {
+				m.releaseClaimed(from) // before we claim it: the other node would call that an error
+			}
 			m.sayResource(m.st.Phase == PhaseStable, "")
 			m.resolve(from, msg)
 			m.tryFailback()
