@@ -66,6 +66,11 @@ func TestCore(t *testing.T) {
 				for _, problem := range baseline.Judge(o, p) {
 					t.Error(problem)
 				}
+				if t.Failed() {
+					for i, text := range o.Logs {
+						t.Logf("n%d holds %s\n%s", i+1, o.Holds[i], text)
+					}
+				}
 			})
 		}
 	}

@@ -77,8 +77,8 @@ type Act struct {
 	// Stopped says that nobody was left to own anything, so that a silence is
 	// no outage.
 	Stopped bool
-	// Free says that nothing bounds double ownership here but reason: the
-	// nodes cannot see each other, or one cannot act.
+	// Free says that nothing can bound double ownership: the nodes cannot see
+	// each other.
 	Free bool
 }
 
@@ -91,6 +91,8 @@ type Outcome struct {
 	Lines [2][]string
 	// Problems are sentences; none: the scenario is passed.
 	Problems []string
+	// Logs are the nodes' whole logs, and Holds their addresses in the end.
+	Logs, Holds [2]string
 }
 
 // Run is a scenario being played. Its methods do nothing after the first
@@ -128,16 +130,16 @@ func Play(ctx context.Context, s Scenario, p Pair, progs Programs) Outcome {
 		s.Play(r)
 		r.finish()
 		for i, n := range r.Nodes() {
-			out.Lines[i] = severe(n.Read(log))
+			out.Logs[i] = n.Read(log)
+			out.Lines[i] = severe(out.Logs[i])
+			a, _ := n.Addresses()
+			out.Holds[i] = fmt.Sprint(a)
 		}
 	}
 	if r.err != nil {
 		r.problem("%v", r.err)
 	}
 	if r.Lab != nil {
-		if len(r.problems) > 0 {
-			r.problems = append(r.problems, r.evidence()...)
-		}
 		if err := r.Close(); err != nil {
 			r.problem("close the lab: %v", err)
 		}
@@ -228,15 +230,11 @@ func (r *Run) do(f func() error) {
 func index(n *lab.Node) int { return int(n.Name[1] - '1') }
 
 // act does something to the nodes and then demands owners and quiet.
-func (r *Run) act(name string, owners Owners, f func()) { r.actFree(name, owners, false, f) }
-
-// actFree is an act in which both may own an address for reasons that no
-// program can remove.
-func (r *Run) actFree(name string, owners Owners, free bool, f func()) {
+func (r *Run) act(name string, owners Owners, f func()) {
 	if r.err != nil {
 		return
 	}
-	r.begin(name, free)
+	r.begin(name, false)
 	r.acts[len(r.acts)-1].Stopped = owners == nobody
 	f()
 	r.owned(owners)
@@ -513,14 +511,4 @@ func (r *Run) says(n *lab.Node, texts ...string) {
 func (r *Run) since(n *lab.Node) string {
 	text := n.Read(log)
 	return text[min(r.marks[index(n)], len(text)):]
-}
-
-// evidence are the ends of the logs.
-func (r *Run) evidence() []string {
-	var out []string
-	for i, n := range r.Nodes() {
-		a, _ := n.Addresses()
-		out = append(out, fmt.Sprintf("---- %s (%s): addresses %v\n%s", n.Name, r.on[i].Name(), a, n.Tail(log, 60)))
-	}
-	return out
 }

@@ -163,7 +163,7 @@ func (r *Run) partition() {
 }
 
 func (r *Run) healed(owners Owners) {
-	r.actFree("they are mended", owners, true, func() {
+	r.act("they are mended", owners, func() {
 		r.do(r.Reunite)
 		for _, n := range r.Nodes() {
 			r.says(n, "returning after partition", "Heartbeat restart on node")
@@ -176,7 +176,7 @@ func frozen(r *Run) {
 	r.cold()
 	for _, n := range r.Nodes() {
 		p := n.Peer()
-		r.actFree(n.Name+" is frozen past deadtime and thaws", home, true, func() {
+		r.act(n.Name+" is frozen past deadtime and thaws", home, func() {
 			r.signal(n, unix.SIGSTOP)
 			r.says(p, "node "+n.Name+": is dead")
 			r.do(func() error {
@@ -202,7 +202,7 @@ func killed(r *Run) {
 	r.cold()
 	for _, n := range r.Nodes() {
 		p := n.Peer()
-		r.actFree("kill -9 on "+n.Name+", started after the takeover", home, true, func() {
+		r.act("kill -9 on "+n.Name+", started after the takeover", home, func() {
 			r.kill(n)
 			r.says(p, "mach_down takeover complete for node "+n.Name)
 			r.start(n)

@@ -27,6 +27,7 @@ type options struct {
 	only               string
 	pairs              string
 	baseline, document string
+	logs               string
 	record             bool
 }
 
@@ -38,6 +39,7 @@ func main() {
 	flag.StringVar(&o.only, "run", "", "play only scenarios whose name matches this regular expression")
 	flag.StringVar(&o.pairs, "pairs", "", "play only pairs whose name matches this regular expression")
 	flag.StringVar(&o.baseline, "baseline", "integration/interop/testdata/original.json", "what two nodes of 3.0.6 did in earlier runs")
+	flag.StringVar(&o.logs, "logs", "", "write the nodes' logs of every scenario into this directory")
 	flag.BoolVar(&o.record, "record", false, "add this run's 3.0.6 pair to the baseline file")
 	flag.StringVar(&o.document, "document", "", "rewrite the table in this file")
 	flag.Parse()
@@ -111,6 +113,11 @@ func run(ctx context.Context, o options) (bad int, err error) {
 			}
 		}
 	}
+	if o.logs != "" {
+		if err := writeLogs(o.logs, jobs); err != nil {
+			return bad, err
+		}
+	}
 	text := table(jobs)
 	fmt.Printf("\n%s\n%d scenarios played in %v, %d failed\n", text, len(jobs), time.Since(began).Round(time.Second), bad)
 	if o.record {
@@ -145,6 +152,22 @@ func play(ctx context.Context, labs int, jobs []*job, progs interop.Programs) {
 	}
 	close(queue)
 	workers.Wait()
+}
+
+// writeLogs writes a file for each job and node.
+func writeLogs(dir string, jobs []*job) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for i, j := range jobs {
+		for k, text := range j.outcome.Logs {
+			name := fmt.Sprintf("%s-%s-%d-n%d", j.scenario.Name, strings.ReplaceAll(j.pair.Name, " ", "-"), i, k+1)
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 const (
