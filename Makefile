@@ -55,9 +55,12 @@ PAGES = heartbeat.8 hbctl.8 cl_status.1 hb_standby.1 hb_takeover.1 \
 # Test packages run side by side and share two cores with real daemons.
 TESTFLAGS ?= -count=1 -p 2 -parallel 4 -timeout 30m
 FUZZTIME  ?= 30s
+# Hours of cluster time that make sim runs, and its first seed.
+SIMHOURS  ?= 100
+SIMSEED   ?= 1
 
 .PHONY: all build man install install-programs install-config install-docs accounts uninstall \
-        demo test check vet lint bench fuzz deps clean
+        demo test check vet lint bench sim fuzz deps clean
 
 all: build
 
@@ -171,6 +174,9 @@ test: deps check
 
 lint:
 	$(STATICCHECK) ./...
+
+sim:
+	$(GO) test -count=1 -timeout 0 -v -run '^TestSimulate$$' ./cluster/sim -hours $(SIMHOURS) -seed $(SIMSEED)
 
 # Every fuzz target of every package, FUZZTIME each.
 fuzz:
