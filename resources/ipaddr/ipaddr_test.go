@@ -615,7 +615,7 @@ func TestNoDAD(t *testing.T) {
 func TestLostSubscription(t *testing.T) {
 	l := newLab(t)
 	n := quietNetwork(t)
-	ended := subscription[netlink.AddrUpdate]{make(chan netlink.AddrUpdate), make(chan struct{})}
+	ended := subscription[removedAddr]{make(chan removedAddr), make(chan struct{})}
 	go follow(n, n.addrFeed(), ended)
 	go n.tendAll()
 	r, err := n.factory("IPaddr", kind{v4: true})([]string{"10.1.0.10/24/" + l.nic})

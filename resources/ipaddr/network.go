@@ -1,6 +1,7 @@
 package ipaddr
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -507,26 +509,91 @@ func follow[T any](n *network, f feed[T], s subscription[T]) {
 	}
 }
 
+// removedAddr is the news that an address is gone from an interface.
+type removedAddr struct {
+	addr  netip.Addr
+	index int
+}
+
 // addrFeed makes every removal of an owned address due for repair.
-func (n *network) addrFeed() feed[netlink.AddrUpdate] {
-	return feed[netlink.AddrUpdate]{
-		what: "addresses",
-		subscribe: func(updates chan<- netlink.AddrUpdate, done <-chan struct{}) error {
-			return netlink.AddrSubscribeWithOptions(updates, done, netlink.AddrSubscribeOptions{
-				// An error ends the subscription, and that is the news.
-				ErrorCallback:          func(error) {},
-				ReceiveBufferSize:      watchBufferBytes,
-				ReceiveBufferForceSize: true,
-			})
-		},
-		each: func(u netlink.AddrUpdate) {
-			ip, ok := netip.AddrFromSlice(u.LinkAddress.IP)
-			if ok && !u.NewAddr {
-				n.due(ip.Unmap(), u.LinkIndex)
-			}
-		},
-		lost: func() { n.due(netip.Addr{}, 0) },
+func (n *network) addrFeed() feed[removedAddr] {
+	return feed[removedAddr]{
+		what:      "addresses",
+		subscribe: subscribeRemovals,
+		each:      func(r removedAddr) { n.due(r.addr, r.index) },
+		lost:      func() { n.due(netip.Addr{}, 0) },
 	}
+}
+
+// subscribeRemovals opens a stream of removed addresses. The kernel is asked to keep
+// the news of added ones, which are mostly our own: a group of hundreds would wake us
+// for each, just when there is no time. Our own removals are heard, since the kernel
+// may have removed more than was asked.
+func subscribeRemovals(updates chan<- removedAddr, done <-chan struct{}) error {
+	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(s.SetReceiveBufferSize(watchBufferBytes, true), noticesOf(s.GetFd(), unix.RTM_DELADDR))
+	if err != nil {
+		s.Close()
+		return err
+	}
+	go func() {
+		<-done
+		s.Close()
+	}()
+	go func() { // ends with the socket, or with an error: that is the news
+		defer close(updates)
+		for {
+			msgs, from, err := s.Receive()
+			if err != nil {
+				return
+			}
+			for _, m := range msgs {
+				if from.Pid != nl.PidKernel || m.Header.Type != unix.RTM_DELADDR {
+					continue
+				}
+				if r, ok := parseRemoved(m.Data); ok {
+					updates <- r
+				}
+			}
+		}
+	}()
+	return nil
+}
+
+// noticesOf lets only messages of one type through to a netlink socket.
+func noticesOf(fd int, typ uint16) error {
+	// The type is in the order of this machine's bytes; the filter reads it as the
+	// network's.
+	read := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, typ))
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 4},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(read), Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 1 << 16},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+	}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
+}
+
+// parseRemoved reads the address of a notice: its local end where it has two.
+func parseRemoved(body []byte) (removedAddr, bool) {
+	if len(body) < unix.SizeofIfAddrmsg {
+		return removedAddr{}, false
+	}
+	r := removedAddr{index: int(binary.NativeEndian.Uint32(body[4:]))}
+	attrs, err := nl.ParseRouteAttr(body[unix.SizeofIfAddrmsg:])
+	if err != nil {
+		return r, false
+	}
+	for _, attr := range attrs {
+		local := attr.Attr.Type == unix.IFA_LOCAL
+		if local || attr.Attr.Type == unix.IFA_ADDRESS && !r.addr.IsValid() {
+			r.addr, _ = netip.AddrFromSlice(attr.Value)
+		}
+	}
+	return r, r.addr.IsValid()
 }
 
 // linkFeed begins the announcements anew on an interface that has come up (the
