@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -731,4 +732,198 @@ func TestManyAddresses(t *testing.T) {
 	eventually(t, "all are back", func() bool { return len(l.addrs(t)) == count+1 })
 	must(t, g.Give(context.Background()))
 	l.want(t, "10.77.255.1/16")
+}
+
+// batchOf builds resources that start and stop together.
+func batchOf(t *testing.T, build func(testing.TB, string) resources.Resource, entries ...string) ([]resources.Resource, resources.Batch) {
+	t.Helper()
+	var list []resources.Resource
+	for _, e := range entries {
+		list = append(list, build(t, e))
+	}
+	return list, list[0].(resources.Batched).Batch()
+}
+
+// TestBatchKeepsErrorsApart: of several together each has its own outcome, at start
+// and at stop.
+func TestBatchKeepsErrorsApart(t *testing.T) {
+	l, other := newLab(t), newLab(t)
+	l.add(t, "10.1.0.11/24") // there already
+	build := factoriesWith(Options{})
+	list, batch := batchOf(t, build,
+		"IPaddr2::10.1.0.10/24/"+l.nic,
+		"IPaddr::10.1.0.11/24/"+l.nic,
+		"IPaddr::10.1.0.12/24/eth-none",
+		"IPv6addr::fd01::10/64/"+l.nic,
+		"IPaddr::10.1.0.10/24/"+l.nic, // the first once more
+		"IPaddr::10.1.0.14/24/"+other.nic,
+	)
+	list = append(list, list[0])
+	check := func(action string, errs []error, want ...string) {
+		t.Helper()
+		for i, err := range errs {
+			if (err == nil) != (want[i] == "") || err != nil && !strings.Contains(err.Error(), want[i]) {
+				t.Errorf("%s of %s: %v, want %q", action, list[i].Name(), err, want[i])
+			}
+		}
+	}
+	check("start", batch.StartAll(context.Background(), list), "", "", "interface eth-none: no such device", "", "", "", "")
+	l.want(t, "10.1.0.11/24", "10.1.0.10/24 secondary", "fd01::10/64")
+	other.want(t, "10.1.0.14/24")
+	other.add(t, "10.1.0.11/32")
+	check("stop", batch.StopAll(context.Background(), list), "", "10.1.0.11 is still up as 10.1.0.11/32 on "+other.nic, "", "", "", "", "")
+	l.want(t)
+	other.want(t, "10.1.0.11/32")
+}
+
+// TestBatchFollowsRoutes is TestOwnRouteCounts within one batch.
+func TestBatchFollowsRoutes(t *testing.T) {
+	l := newLab(t, "10.1.0.1/16")
+	list, batch := batchOf(t, factoriesWith(Options{}), "IPaddr::10.1.9.9", "IPaddr::10.1.5.10/24/"+l.nic, "IPaddr::10.1.5.20")
+	must(t, errors.Join(batch.StartAll(context.Background(), list)...))
+	l.want(t, "10.1.0.1/16", "10.1.9.9/16 secondary", "10.1.5.10/24", "10.1.5.20/24 secondary")
+	must(t, errors.Join(batch.StopAll(context.Background(), list)...))
+	l.want(t, "10.1.0.1/16")
+}
+
+// TestBatchWithInterfaceMadeAnew is TestInterfaceMadeAnew for many.
+func TestBatchWithInterfaceMadeAnew(t *testing.T) {
+	l := newLab(t)
+	n := quietNetwork(t)
+	var list []resources.Resource
+	for i := range 3 {
+		r, err := n.factory("IPaddr2", kind{v4: true, v6: true, loCopy: true})([]string{fmt.Sprintf("10.1.0.%d/24/%s", 10+i, l.nic)})
+		must(t, err)
+		list = append(list, r)
+	}
+	must(t, errors.Join(n.StartAll(context.Background(), list)...))
+	must(t, netlink.LinkDel(l.link(t)))
+	l.plugIn(t)
+	must(t, errors.Join(n.StartAll(context.Background(), list)...))
+	l.want(t, "10.1.0.10/24", "10.1.0.11/24 secondary", "10.1.0.12/24 secondary")
+	must(t, netlink.LinkDel(l.link(t)))
+	l.plugIn(t)
+	for i := range 3 {
+		l.add(t, fmt.Sprintf("10.1.0.%d/24", 10+i))
+	}
+	must(t, errors.Join(n.StopAll(context.Background(), list)...))
+	l.want(t)
+}
+
+// TestBatchesCross: two groups have the same addresses in opposite order.
+func TestBatchesCross(t *testing.T) {
+	l := newLab(t)
+	var entries []string
+	for i := range 20 {
+		entries = append(entries, fmt.Sprintf("IPaddr::10.1.0.%d/24/%s", 10+i, l.nic))
+	}
+	list, batch := batchOf(t, factoriesWith(Options{}), entries...)
+	reverse := slices.Clone(list)
+	slices.Reverse(reverse)
+	var wg sync.WaitGroup
+	for _, list := range [][]resources.Resource{list, reverse} {
+		wg.Go(func() {
+			for range 50 {
+				_ = errors.Join(batch.StartAll(context.Background(), list)...)
+				_ = errors.Join(batch.StopAll(context.Background(), list)...)
+			}
+		})
+	}
+	wg.Wait()
+	must(t, errors.Join(batch.StopAll(context.Background(), list)...))
+	l.want(t)
+}
+
+// TestBatchCancelled: nothing begins after the context has ended, and one that is
+// busy is not waited for.
+func TestBatchCancelled(t *testing.T) {
+	l := newLab(t)
+	list, batch := batchOf(t, factoriesWith(Options{}), "IPaddr::10.1.0.10/24/"+l.nic, "IPaddr::10.1.0.11/24/"+l.nic)
+	ended := errors.New("ended")
+	ctx, cancel := context.WithCancelCause(context.Background())
+	busy := list[1].(*address)
+	must(t, busy.lock(ctx))
+	done := make(chan []error)
+	go func() { done <- batch.StartAll(ctx, list) }()
+	eventually(t, "the free one is started", func() bool { return len(l.addrs(t)) == 1 })
+	cancel(ended)
+	if errs := <-done; errs[0] != nil || errs[1] != ended {
+		t.Errorf("start: %v", errs)
+	}
+	busy.unlock()
+	for _, err := range batch.StopAll(ctx, list) {
+		if err != ended {
+			t.Errorf("stop: %v", err)
+		}
+	}
+	l.want(t, "10.1.0.10/24")
+	must(t, errors.Join(batch.StopAll(context.Background(), list)...))
+	l.want(t)
+}
+
+// TestNoAnswer: silence of the kernel is an error, never success.
+func TestNoAnswer(t *testing.T) {
+	l := newLab(t)
+	n := quietNetwork(t)
+	r, err := n.factory("IPaddr", kind{v4: true})([]string{"10.1.0.10/24/" + l.nic})
+	must(t, err)
+	start(t, r)
+	working := n.k
+	n.k, err = openKernel()
+	must(t, err)
+	n.k.close()
+	if err := r.Stop(context.Background()); !errors.Is(err, unix.EBADF) {
+		t.Errorf("stop: %v", err)
+	}
+	if err := r.Start(context.Background()); !errors.Is(err, unix.EBADF) {
+		t.Errorf("start: %v", err)
+	}
+	n.k = working
+	l.want(t, "10.1.0.10/24")
+	stop(t, r)
+	l.want(t)
+}
+
+// TestLateAnswers: what the kernel says to a batch that was given up is not taken
+// for the answer to the next.
+func TestLateAnswers(t *testing.T) {
+	l := newLab(t, "10.1.0.1/24")
+	k, err := openKernel()
+	must(t, err)
+	defer k.close()
+	given := []request{lookRequest(netip.MustParseAddr("10.1.0.1"), 0)}
+	k.seq++
+	must(t, unix.Sendto(k.fd, given[0].append(nil, k.seq), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
+	reqs := []request{
+		lookRequest(netip.MustParseAddr("10.1.0.2"), 0),
+		lookRequest(netip.MustParseAddr("10.1.0.1"), 0),
+		lookRequest(netip.MustParseAddr("fd01::1"), 0),
+	}
+	k.ask(reqs)
+	for i, want := range []bool{false, true, false} {
+		addr := netip.MustParseAddr([]string{"10.1.0.2", "10.1.0.1", "fd01::1"}[i])
+		f, err := reqs[i].found(addr)
+		if err != nil || want != (f.index != 0) || want && f.index != l.link(t).Attrs().Index {
+			t.Errorf("%v: %+v (%v)", addr, f, err)
+		}
+	}
+}
+
+// TestManyAnnounced: when a Take returns, both forms have left for every address.
+func TestManyAnnounced(t *testing.T) {
+	const count = 70 // more than one batch
+	l := newLab(t)
+	wire := l.capture(t, ethernet.EtherTypeARP)
+	var entries []string
+	for i := range count {
+		entries = append(entries, fmt.Sprintf("10.1.0.%d/24/%s", 1+i, l.nic))
+	}
+	lib := resources.NewLibrary(resources.Options{ResourceDir: t.TempDir(), InitDir: t.TempDir(), Builtin: Factories(Options{Announce: Announce{Burst: 1}})})
+	g := lib.Group("node1", entries)
+	must(t, g.Take(context.Background()))
+	for i := range count {
+		wire.arpFor(t, fmt.Sprintf("10.1.0.%d", 1+i), arp.OperationReply)
+	}
+	must(t, g.Give(context.Background()))
+	l.want(t)
 }
