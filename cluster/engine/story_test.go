@@ -64,6 +64,7 @@ type actor struct {
 	old     bool
 	again   time.Duration   // when to start again, 0: never
 	deaf    map[string]bool // ping nodes that do not answer it
+	files   string          // fingerprint of its files
 	pongs   []pong
 }
 
@@ -133,6 +134,12 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.keep = true
 	case "state":
 		s.state()
+	case "warnings":
+		for _, n := range s.nodes {
+			for _, w := range n.engine.View().Warnings {
+				s.say(n, "%s", w)
+			}
+		}
 	default:
 		d.Fatalf(t, "unknown command %s", d.Cmd)
 	}
@@ -154,7 +161,7 @@ func (s *story) pair(d *datadriven.TestData) {
 		},
 		Keys: Keys{Outbound: 1, Keys: []Key{{Index: 1, Method: "sha1", Secret: "secret"}}},
 	}
-	old := ""
+	old, differ := "", false
 	for _, a := range d.CmdArgs {
 		switch a.Key {
 		case "auto_failback":
@@ -169,6 +176,11 @@ func (s *story) pair(d *datadriven.TestData) {
 			}
 		case "ipfail":
 			s.cfg.IPFail = true
+		case "differ": // the two nodes' files
+			differ = true
+		case "careless": // one medium, and a key that anybody has
+			s.cfg.Links = s.cfg.Links[:1]
+			s.cfg.Keys.Keys = append(s.cfg.Keys.Keys, Key{Index: 3, Method: "crc"})
 		}
 	}
 	s.net = memory.New(1)
@@ -178,6 +190,11 @@ func (s *story) pair(d *datadriven.TestData) {
 	s.net.SetFaults("", "", "", memory.Faults{Delay: time.Millisecond})
 	for _, name := range s.cfg.Nodes {
 		s.nodes = append(s.nodes, &actor{name: name, gen: 100, running: map[string]bool{}, broken: map[string]bool{}, stuck: map[string]bool{}, deaf: map[string]bool{}, old: old == name || old == "both"})
+	}
+	for i, n := range s.nodes {
+		if n.files = "same"; differ {
+			n.files = fmt.Sprint("files", i)
+		}
 	}
 	fmt.Fprintln(&s.out, "ok")
 }
@@ -196,7 +213,7 @@ func (s *story) boot(n *actor) {
 	cfg := s.cfg
 	cfg.Self = n.name
 	n.gen++
-	b := Boot{Config: cfg, Generation: n.gen, Seed: 1, Digest: "same", PID: 1}
+	b := Boot{Config: cfg, Generation: n.gen, Seed: 1, Digest: n.files, PID: 1}
 	copy(b.UUID[:], n.name+"............")
 	for _, g := range cfg.Groups {
 		if n.running[g.Key] {
