@@ -7,10 +7,23 @@ import (
 
 // run orders a job and remembers what for. A start waits until no stop of the
 // same group is under way, and until it is clear whether the others have given
-// us up during a stall; a stop takes back the starts that wait.
+// us up during a stall; a stop takes back the starts that wait. So does a
+// question: its answer would soon be wrong.
 func (m *Machine) run(j job, reason string) {
 	switch {
-	case j.Kind == JobTake && (m.stopping(j.Keys) || m.st.Doubt.On):
+	case j.Why == whyConfirm && j.Set == All:
+		// One job each: the next thing may be to give one of them, and a stop
+		// does not reach what a start has still before it.
+		for _, set := range [...]Set{Local, Foreign} {
+			one := j
+			one.Set = set
+			one.Keys = slices.DeleteFunc(slices.Clone(j.Keys), func(key string) bool { return m.keySet(key) != set })
+			if len(one.Keys) > 0 {
+				m.run(one, reason)
+			}
+		}
+		return
+	case (j.Kind == JobTake || j.Kind == JobAsk) && (m.stopping(j.Keys) || m.st.Doubt.On):
 		m.enqueue(queued{Why: j.Why, Take: &j, Reason: reason})
 		return
 	case j.Kind == JobGive:
@@ -231,6 +244,10 @@ func (m *Machine) gaveUp(j job, ok bool) {
 	m.info(fmt.Sprintf("%s HA resource release completed (standby).", j.Set), "released for standby", "set", j.Set.String())
 	if m.st.Standby == StandbyMe {
 		m.send(AskResources{j.Set, "done"})
+		return
+	}
+	if m.cfg.Failback != FailbackLegacy && m.st.CommUp {
+		m.reclaim()
 	}
 }
 

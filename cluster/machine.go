@@ -287,6 +287,7 @@ func New(cfg Config) *Machine {
 	m := &Machine{cfg: cfg}
 	m.st.Mine = cfg.Held
 	m.st.StandbySet = All
+	m.st.FailbackDue = cfg.Held.Has(Foreign)
 	m.st.Local = "init"
 	m.addNodes()
 	m.st.Groups = make([]groupState, len(cfg.Groups))

@@ -261,11 +261,7 @@ func (m *Machine) declareDead(n *node, reason string) {
 
 // restarted forgets what a restart of the node made stale.
 func (m *Machine) restarted(n *node) {
-	if m.st.Standby != StandbyNot || m.st.StandbyEnd.On {
-		m.info("Cancelling pending standby operation", "standby cancelled", "node", n.Name)
-		m.endStandby()
-		m.failPending(n.Name + " restarted meanwhile")
-	}
+	m.cancelStandby(n.Name, n.Name+" restarted meanwhile")
 	n.Heard = false
 	n.Dt = 0
 	n.New = false

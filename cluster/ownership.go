@@ -25,6 +25,10 @@ func (m *Machine) commNowUp() {
 	}
 }
 
+// infoResync in a resource message, between new nodes only: the sender has
+// cancelled whatever exchange there was, and wants to hear what the other holds.
+const infoResync = "resync"
+
 // sayResource tells everybody what we hold.
 func (m *Machine) sayResource(stable bool, info string) {
 	m.sayHold(stable, info, m.peerNew())
@@ -128,6 +132,10 @@ func (m *Machine) otherResource(from string, msg Resource) {
 	if first && msg.Stable == No && m.cfg.Held != None {
 		m.sayResource(false, "") // it is starting too
 	}
+	if msg.Info == infoResync {
+		m.cancelStandby(from, from+" has cancelled the standby")
+		m.st.OtherStable = false // so that it is answered
+	}
 	became := msg.Stable == Yes && !m.st.OtherStable
 	switch msg.Stable {
 	case Yes:
@@ -160,11 +168,18 @@ func (m *Machine) otherResource(from string, msg Resource) {
 	if !became {
 		m.resolve(from, msg)
 	}
-	if msg.Stable == Yes && m.st.Phase == PhaseStable && m.stable() && m.st.Shutdown == shutdownNo && !(m.st.Mine | m.st.Theirs.Mirror()).Has(Local) {
-		// Left by an exchange that a restart cut off.
-		m.acquireLocal(false, "nobody holds them")
+	if msg.Stable == Yes {
+		m.reclaim()
 	}
 	m.audit()
+}
+
+// reclaim takes our groups when nobody holds them: a restart of the other node
+// may cut an exchange off in its middle.
+func (m *Machine) reclaim() {
+	if m.st.Phase == PhaseStable && m.stable() && m.st.Shutdown == shutdownNo && !(m.st.Mine | m.st.Theirs.Mirror()).Has(Local) {
+		m.acquireLocal(false, "nobody holds them")
+	}
 }
 
 // releaseClaimed lets go of what was found running at start and is the other
@@ -291,7 +306,7 @@ func (m *Machine) adopt() {
 		}
 	}
 	if len(keys) > 0 {
-		m.run(job{Why: whyConfirm, Kind: JobTake, Keys: keys}, "found running at start")
+		m.run(job{Why: whyConfirm, Kind: JobTake, Set: All, Keys: keys}, "found running at start")
 	}
 }
 
@@ -308,10 +323,7 @@ func (m *Machine) nodeDied(n *node, heardSince bool, reason string) {
 	if n.Ping {
 		return
 	}
-	if m.st.Standby != StandbyNot || m.st.StandbyEnd.On {
-		m.info("Cancelling pending standby operation", "standby cancelled", "node", n.Name)
-		m.endStandby()
-	}
+	m.cancelStandby(n.Name, n.Name+" died meanwhile")
 	m.failPending(n.Name + " died meanwhile")
 	m.st.FailbackDue = true
 	if m.st.Shutdown != shutdownNo && m.st.Phase >= PhaseStable {
@@ -506,13 +518,9 @@ func (m *Machine) returned(n *node, msg Status) {
 	}
 	if msg.New && m.cfg.Failback != FailbackLegacy {
 		// Both know how to end an overlap without stopping everything. Each
-		// must hear the other, who may not have missed us: only a change to
-		// stable is answered.
+		// must hear the other, who may not have missed us.
 		m.st.OtherStable = false
-		m.sayHold(false, "", true)
-		if m.st.Phase == PhaseStable {
-			m.sayHold(true, "", true)
-		}
+		m.sayHold(m.st.Phase == PhaseStable, infoResync, true)
 		return
 	}
 	if !m.st.RestartAt.On && m.st.Shutdown == shutdownNo {

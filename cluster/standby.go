@@ -121,6 +121,16 @@ func (m *Machine) standbyDone(from string, self bool, set Set) {
 	m.sayResource(true, "")
 }
 
+// cancelStandby ends an exchange that the other node does not know any more.
+func (m *Machine) cancelStandby(node, reason string) {
+	if m.st.Standby == StandbyNot && !m.st.StandbyEnd.On {
+		return
+	}
+	m.info("Cancelling pending standby operation", "standby cancelled", "node", node)
+	m.endStandby()
+	m.failPending(reason)
+}
+
 func (m *Machine) endStandby() {
 	m.st.Standby = StandbyNot
 	m.st.StandbyEnd.stop()
@@ -137,6 +147,9 @@ func (m *Machine) standbyTimeout() {
 	}
 	m.warn("No reply to standby request.  Standby request cancelled.", "standby request cancelled: no answer")
 	m.failPending("the other node did not answer the standby request")
+	if m.peerNew() {
+		m.sayHold(m.st.Phase == PhaseStable, infoResync, true) // it may have answered
+	}
 }
 
 // order carries out an operator's wish and answers it.
