@@ -35,10 +35,14 @@ const (
 	ClassStart Class = "alone at start"
 	// ClassKill: the holder's process is gone and its resources stayed.
 	ClassKill Class = "killed"
+	// ClassLegacy: with auto_failback legacy nodes do not say what they hold. A
+	// node that has just been started again releases the other's groups, but
+	// one that starts at the same time takes them without asking.
+	ClassLegacy Class = "legacy restart"
 )
 
 // Classes are all classes, in the order of summaries.
-var Classes = []Class{ClassPartition, ClassOneWay, ClassStall, ClassFreeze, ClassStart, ClassKill}
+var Classes = []Class{ClassPartition, ClassOneWay, ClassStall, ClassFreeze, ClassStart, ClassKill, ClassLegacy}
 
 // Window is what is known of the windows of one class.
 type Window struct {
@@ -146,6 +150,12 @@ func (s Scenario) startGrace() time.Duration {
 		}
 	}
 	return time.Duration(len(c.Groups))*per + 100*time.Millisecond
+}
+
+// legacyGrace is how long after its start a node with auto_failback legacy may
+// still run what it found running.
+func (s Scenario) legacyGrace() time.Duration {
+	return s.Cluster.Keepalive + 2*time.Second + s.startGrace()
 }
 
 // WindowBound is how long a group may go on running on two nodes after all that
@@ -271,6 +281,9 @@ func (c *check) group(key string) *groupCheck {
 func (w *world) classify(taker, holder *node) (Class, bool) {
 	h := &taker.heard[holder.index]
 	now := w.silence(holder, taker)
+	if !now && w.scenario.Cluster.Failback == cluster.FailbackLegacy && holder.engine != nil && holder.local()-holder.born < w.scenario.legacyGrace() {
+		return ClassLegacy, true
+	}
 	if !now && !(h.wasSilent && w.now-h.silent <= w.scenario.startGrace()) {
 		return "", false
 	}

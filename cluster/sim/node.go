@@ -43,6 +43,7 @@ type node struct {
 	gen     uint64
 	diskGen uint64 // 0: no such file
 	top     uint64 // the highest it ever had
+	stale   bool   // this life's is not higher than all before
 	uuid    byte   // how often the uuid was lost
 
 	groups []*resource
@@ -190,7 +191,8 @@ func (n *node) boot() {
 		n.diskGen = unix
 	}
 	n.diskGen++
-	if n.diskGen <= n.top {
+	n.stale = n.diskGen <= n.top
+	if n.stale {
 		n.w.result.Stale++
 	}
 	n.gen = n.diskGen
@@ -457,7 +459,8 @@ func (n *node) note(from *node, data []byte) {
 		if !bytes.Equal(k.data, data) {
 			continue
 		}
-		if k.got&(1<<n.index) == 0 && k.gen >= h.gen {
+		// One of a generation that was used before is taken for a replay.
+		if k.got&(1<<n.index) == 0 && k.gen >= h.gen && !from.stale {
 			n.w.silence(from, n) // as it was until now
 			k.got |= 1 << n.index
 			h.at, h.ever, h.gen = n.local(), true, k.gen

@@ -409,7 +409,7 @@ func (w *world) heal() {
 		panic(fmt.Sprintf("sim: %v is active after the span", w.active))
 	}
 	for _, n := range w.nodes {
-		if n.diskGen >= n.top {
+		if n.diskGen >= n.top && !n.stale {
 			continue
 		}
 		n.wall, n.diskGen = max(n.wall, wallStart), 0
