@@ -45,22 +45,20 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "integration:", err)
 		return 1
 	}
-	if *programs != "heartbeat" {
-		dir, err := os.MkdirTemp("", "heartbeat-build-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		if err := lab.Build(context.Background(), dir); err != nil {
-			fmt.Fprintln(os.Stderr, "integration:", err)
-			return 1
-		}
-		ours = lab.Ours(dir)
-		if err := ours.Check(); err != nil {
-			fmt.Fprintln(os.Stderr, "integration:", err)
-			return 1
-		}
+	dir, err := os.MkdirTemp("", "heartbeat-build-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	if err := lab.Build(context.Background(), dir); err != nil {
+		fmt.Fprintln(os.Stderr, "integration:", err)
+		return 1
+	}
+	ours = lab.Ours(dir)
+	if err := ours.Check(); err != nil {
+		fmt.Fprintln(os.Stderr, "integration:", err)
+		return 1
 	}
 	return m.Run()
 }
@@ -83,6 +81,9 @@ func chosen(t *testing.T) pair {
 	t.Fatalf("-programs %s: ours, heartbeat, mixed or mixed-reverse", *programs)
 	return pair{}
 }
+
+// both is ours on both nodes, for what the original never did.
+func both() pair { return pair{ours, ours} }
 
 // cluster is a lab with a program on each node.
 type cluster struct {
@@ -131,11 +132,17 @@ func newCluster(t *testing.T, p pair, cfg lab.Cluster) *cluster {
 func startCluster(t *testing.T, p pair, cfg lab.Cluster) *cluster {
 	t.Helper()
 	c := newCluster(t, p, cfg)
+	c.startBoth(cfg)
+	return c
+}
+
+// startBoth starts both nodes and waits as startCluster does.
+func (c *cluster) startBoth(cfg lab.Cluster) {
+	c.t.Helper()
 	c.start(c.N1)
 	c.start(c.N2)
 	c.owns(c.N1, cfg.Addrs...)
 	c.settled()
-	return c
 }
 
 func (c *cluster) on(n *lab.Node) *lab.Heartbeat {

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -39,6 +40,7 @@ type Lab struct {
 	N1, N2 *Node
 
 	sw, client *netspace
+	ipv6       bool
 	mu         sync.Mutex
 	closers    []func() // helpers that run in the client, last first
 }
@@ -114,6 +116,48 @@ func (l *Lab) build(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// EnableIPv6 gives the client and the nodes IPv6 as well, the nodes also after
+// later boots: fd77::/64 on the service LAN and fd78::/64 on the heartbeat link.
+func (l *Lab) EnableIPv6() error {
+	if err := l.client.enableIPv6(); err != nil {
+		return err
+	}
+	if err := l.client.addr(ServiceLink, "fd77::64/64"); err != nil {
+		return err
+	}
+	for _, n := range l.Nodes() {
+		if err := n.enableIPv6(); err != nil {
+			return fmt.Errorf("IPv6 of %s: %w", n.Name, err)
+		}
+	}
+	l.ipv6 = true
+	return nil
+}
+
+// Neighbour is the node to which the client's own neighbour table sends what is
+// for an address; nil when the table names none.
+func (l *Lab) Neighbour(addr netip.Addr) (*Node, error) {
+	link, err := l.client.nl.LinkByName(ServiceLink)
+	if err != nil {
+		return nil, err
+	}
+	list, err := l.client.nl.NeighList(link.Attrs().Index, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list the client's neighbours: %w", err)
+	}
+	for _, e := range list {
+		if ip, _ := netip.AddrFromSlice(e.IP); ip.Unmap() != addr {
+			continue
+		}
+		for _, n := range l.Nodes() {
+			if bytes.Equal(e.HardwareAddr, n.mac(ServiceLink)) {
+				return n, nil
+			}
+		}
+	}
+	return nil, nil
 }
 
 // Nodes are both nodes.

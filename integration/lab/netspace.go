@@ -10,6 +10,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // netspace is a network namespace that lives as long as this process holds it.
@@ -65,6 +66,11 @@ func (s *netspace) do(f func() error) error {
 	return <-errc
 }
 
+// enableIPv6 undoes what newNetspace disabled.
+func (s *netspace) enableIPv6() error {
+	return errors.Join(s.sysctl("ipv6/conf/default/disable_ipv6", "0"), s.sysctl("ipv6/conf/all/disable_ipv6", "0"))
+}
+
 // sysctl writes one file below /proc/sys/net.
 func (s *netspace) sysctl(name, value string) error {
 	return s.do(func() error {
@@ -96,13 +102,16 @@ func (s *netspace) addr(link, cidr string) error {
 	if err != nil {
 		return err
 	}
+	if a.IP.To4() == nil {
+		a.Flags = unix.IFA_F_NODAD // usable at once
+	}
 	if err := s.nl.AddrAdd(l, a); err != nil {
 		return fmt.Errorf("add %s to %s: %w", cidr, link, err)
 	}
 	return nil
 }
 
-// addrs are the IPv4 addresses of a link, or of all links when it is "".
+// addrs are the addresses of a link, or of all links when it is "".
 func (s *netspace) addrs(link string) ([]netip.Prefix, error) {
 	var l netlink.Link
 	if link != "" {
@@ -115,7 +124,7 @@ func (s *netspace) addrs(link string) ([]netip.Prefix, error) {
 	var err error
 	// A dump that a change interrupted is incomplete: ask again.
 	for range 20 {
-		list, err = s.nl.AddrList(l, netlink.FAMILY_V4)
+		list, err = s.nl.AddrList(l, netlink.FAMILY_ALL)
 		if !errors.Is(err, netlink.ErrDumpInterrupted) {
 			break
 		}
@@ -125,9 +134,9 @@ func (s *netspace) addrs(link string) ([]netip.Prefix, error) {
 	}
 	out := make([]netip.Prefix, 0, len(list))
 	for _, a := range list {
-		ip, _ := netip.AddrFromSlice(a.IP.To4())
+		ip, _ := netip.AddrFromSlice(a.IP)
 		ones, _ := a.Mask.Size()
-		out = append(out, netip.PrefixFrom(ip, ones))
+		out = append(out, netip.PrefixFrom(ip.Unmap(), ones))
 	}
 	return out, nil
 }

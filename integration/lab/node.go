@@ -56,6 +56,24 @@ func (n *Node) Addr(link string) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, 77, 0, byte(n.index)})
 }
 
+// Addr6 is the node's own IPv6 address on a link, once the lab has IPv6.
+func (n *Node) Addr6(link string) netip.Addr {
+	a := netip.MustParseAddr("fd77::").As16()
+	if link == HeartbeatLink {
+		a[1] = 0x78
+	}
+	a[15] = byte(n.index)
+	return netip.AddrFrom16(a)
+}
+
+func (n *Node) enableIPv6() error {
+	if err := n.net.enableIPv6(); err != nil {
+		return err
+	}
+	return errors.Join(n.net.addr(ServiceLink, n.Addr6(ServiceLink).String()+"/64"),
+		n.net.addr(HeartbeatLink, n.Addr6(HeartbeatLink).String()+"/64"))
+}
+
 // ttl is the time to live of what the node sends.
 func ttl(n *Node) int { return 100 + n.index }
 
@@ -167,6 +185,11 @@ func (n *Node) plugIn() error {
 	n.net = ns
 	for _, link := range []string{ServiceLink, HeartbeatLink} {
 		if err := n.lab.plug(n.Name, link, ns, n.mac(link)); err != nil {
+			return err
+		}
+	}
+	if n.lab.ipv6 {
+		if err := n.enableIPv6(); err != nil {
 			return err
 		}
 	}
@@ -311,7 +334,7 @@ func (n *Node) Start(logfile string, argv ...string) error {
 	return nil
 }
 
-// Addresses are the IPv4 addresses in the node's kernel.
+// Addresses are the addresses in the node's kernel.
 func (n *Node) Addresses() ([]netip.Prefix, error) { return n.net.addrs("") }
 
 // Holds reports whether the node is up and its kernel has an address.

@@ -161,6 +161,17 @@ func (r *Result) Takeover(node string, t0 time.Time) (time.Duration, bool) {
 	return 0, false
 }
 
+// Release is the time from t0 until a node that owned the first address then no
+// longer answered for it; false when it did not own it or never let go.
+func (r *Result) Release(node string, t0 time.Time) (time.Duration, bool) {
+	for _, s := range r.owned(node, 0) {
+		if s.From <= t0.UnixNano() && s.To > t0.UnixNano() {
+			return time.Duration(s.To - t0.UnixNano()), s.To+20*r.IntervalNS < r.End
+		}
+	}
+	return 0, false
+}
+
 // Dual is for how long both nodes answered for the first address.
 func (r *Result) Dual() time.Duration {
 	var sum int64

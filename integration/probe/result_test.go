@@ -67,18 +67,24 @@ func TestOwnership(t *testing.T) {
 		never    bool
 		dual     time.Duration
 		owned    int
+		release  time.Duration // of n1, after 1000
+		kept     bool
 	}{
-		{name: "a clean change", n1: []Span{{1, 1000}}, n2: []Span{{1200, 9000}}, takeover: 200 * time.Millisecond, owned: 1},
-		{name: "both for a while", n1: []Span{{1, 1300}}, n2: []Span{{1200, 9000}}, takeover: 200 * time.Millisecond, dual: 100 * time.Millisecond, owned: 1},
-		{name: "a lost reply is no change of owner", n1: []Span{{1, 500}, {505, 1300}}, n2: []Span{{1200, 9000}}, takeover: 200 * time.Millisecond, dual: 100 * time.Millisecond, owned: 1},
-		{name: "twice", n1: []Span{{1, 5000}}, n2: []Span{{100, 200}, {1200, 1300}}, takeover: 200 * time.Millisecond, dual: 200 * time.Millisecond, owned: 2},
-		{name: "never", n1: []Span{{1, 5000}}, n2: nil, never: true},
+		{name: "a clean change", n1: []Span{{1, 1000}}, n2: []Span{{1200, 9000}}, takeover: 200 * time.Millisecond, owned: 1, kept: true},
+		{name: "both for a while", n1: []Span{{1, 1300}}, n2: []Span{{1200, 9000}}, takeover: 200 * time.Millisecond, dual: 100 * time.Millisecond, owned: 1, release: 300 * time.Millisecond},
+		{name: "a lost reply is no change of owner", n1: []Span{{1, 500}, {505, 1300}}, n2: []Span{{1200, 9000}}, takeover: 200 * time.Millisecond, dual: 100 * time.Millisecond, owned: 1, release: 300 * time.Millisecond},
+		{name: "twice", n1: []Span{{1, 5000}}, n2: []Span{{100, 200}, {1200, 1300}}, takeover: 200 * time.Millisecond, dual: 200 * time.Millisecond, owned: 2, release: 4000 * time.Millisecond},
+		{name: "never", n1: []Span{{1, 5000}}, n2: nil, never: true, release: 4000 * time.Millisecond},
+		{name: "to the end", n1: []Span{{1, 10_000}}, n2: nil, never: true, release: 9000 * time.Millisecond, kept: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := seen(map[string][]Span{Client: {{1, 10_000}}, Node1: c.n1, Node2: c.n2})
 			took, ok := r.Takeover(Node2, at(1000))
 			if ok == c.never || took != c.takeover {
 				t.Errorf("takeover %v (%v)", took, ok)
+			}
+			if took, ok := r.Release(Node1, at(1000)); ok == c.kept || took != c.release {
+				t.Errorf("release %v (%v)", took, ok)
 			}
 			if r.Dual() != c.dual || r.Owned(Node2) != c.owned {
 				t.Errorf("dual %v, n2 owned %d times; want %v, %d", r.Dual(), r.Owned(Node2), c.dual, c.owned)
