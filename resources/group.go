@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -121,9 +122,14 @@ func (g *Group) notTaken(ctx context.Context, entry string, err error) error {
 	return &StartFailed{g.Key(), entry, err, g.giveAll(context.WithoutCancel(ctx))}
 }
 
-// batchMax is how many resources a Batch gets at a time: between two batches a Take
-// can be ended, and each has the time limit of a single action.
-const batchMax = 64
+const (
+	// batchMax is how many resources a Batch gets at a time: each time has the limit
+	// of a single action.
+	batchMax = 512
+	// linesAtOnce are logged without letting others run: the log's queue is bounded
+	// too, and on one processor its writer would not be heard.
+	linesAtOnce = 256
+)
 
 // firstRun is the first member, with those right of it that can go together with it.
 func firstRun(members []*member) []*member {
@@ -193,10 +199,12 @@ func (g *Group) start(ctx context.Context, run []*member) []error {
 }
 
 // act starts or stops a run of resources, with its lines in the log, its time limit
-// and the warning before that.
+// and the warning before that. The lines about many come when it is done: the log's
+// writer would take the processor while addresses wait.
 func (g *Group) act(ctx context.Context, run []*member, action string, limit time.Duration) []error {
-	for _, m := range run {
-		g.manager("info", "Running "+call(m.path, m.args, action), "running resource action", "resource", m.entry, "action", action)
+	alone := len(run) == 1
+	if alone {
+		g.logCall(run[0], action)
 	}
 	var errs []error
 	_ = g.bounded(ctx, run[0], action, limit, func(ctx context.Context) error {
@@ -204,9 +212,19 @@ func (g *Group) act(ctx context.Context, run []*member, action string, limit tim
 		return nil
 	})
 	for i, m := range run {
+		if !alone {
+			g.logCall(m, action)
+		}
 		g.logResult(m, action, errs[i])
+		if i%linesAtOnce == linesAtOnce-1 {
+			runtime.Gosched()
+		}
 	}
 	return errs
+}
+
+func (g *Group) logCall(m *member, action string) {
+	g.manager("info", "Running "+call(m.path, m.args, action), "running resource action", "resource", m.entry, "action", action)
 }
 
 func perform(ctx context.Context, run []*member, action string) []error {

@@ -754,17 +754,17 @@ func TestLongBatch(t *testing.T) {
 		return nil
 	}}
 	var entries []string
-	for i := range 200 {
+	for i := range 1100 {
 		entries = append(entries, fmt.Sprintf("P::%d", i))
 	}
 	g, p, _ := m.packGroup(f, entries...)
 	var interrupted *resources.Interrupted
-	if err := g.Take(ctx); !errors.As(err, &interrupted) || interrupted.Resource != "P::64" {
+	if err := g.Take(ctx); !errors.As(err, &interrupted) || interrupted.Resource != "P::512" {
 		t.Errorf("take: %v", err)
 	}
 	p.runs = nil
 	give(t, g)
-	if sizes := []int{len(p.runs[0]) - 1, len(p.runs[1]) - 1, len(p.runs[2]) - 1, len(p.runs[3]) - 1}; !slices.Equal(sizes, []int{64, 64, 64, 8}) {
+	if sizes := []int{len(p.runs[0]) - 1, len(p.runs[1]) - 1, len(p.runs[2]) - 1}; !slices.Equal(sizes, []int{512, 512, 76}) {
 		t.Errorf("stopped in batches of %d", sizes)
 	}
 }
@@ -793,10 +793,10 @@ func TestBatchFails(t *testing.T) {
 		"info: Acquiring resource group: node1 P::1 P::2 P::3 P::4 S::5",
 		"info: Running DIR/P 1 start",
 		"info: Running DIR/P 2 start",
+		"ERROR: Return code 1 from DIR/P",
 		"info: Running DIR/P 3 start",
+		"ERROR: Return code 1 from DIR/P",
 		"info: Running DIR/P 4 start",
-		"ERROR: Return code 1 from DIR/P",
-		"ERROR: Return code 1 from DIR/P",
 		"CRIT: Giving up resources due to failure of P::2",
 		"info: Releasing resource group: node1 P::1 P::2 P::3 P::4 S::5",
 		"info: Running DIR/S 5 stop",

@@ -48,8 +48,8 @@ type Batched interface {
 }
 
 // Batch starts and stops many resources as their own Start and Stop would. Each
-// is attempted, whatever becomes of the others, and has its error at its index. A
-// resource may occur twice.
+// is attempted, whatever becomes of the others, and has its error at its index:
+// context.Cause(ctx) if ctx ended before. A resource may occur twice.
 type Batch interface {
 	StartAll(ctx context.Context, list []Resource) []error
 	StopAll(ctx context.Context, list []Resource) []error

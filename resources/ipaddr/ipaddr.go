@@ -124,6 +124,20 @@ func (a *address) Name() string { return a.typ + "::" + a.arg }
 // Batch makes addresses of one network start and stop together.
 func (a *address) Batch() resources.Batch { return a.net }
 
+// atOnce is how many addresses go through each step together: enough that the
+// kernel's work is most of it, few enough that the first are announced early, and
+// that the answers fit into any socket buffer.
+const atOnce = 64
+
+// inChunks calls locked with some addresses at a time, until ctx ends.
+func (n *network) inChunks(ctx context.Context, list []resources.Resource, do func(context.Context, []*address) []error) []error {
+	errs := make([]error, 0, len(list))
+	for chunk := range slices.Chunk(list, atOnce) {
+		errs = append(errs, n.locked(ctx, addressesOf(chunk), do)...)
+	}
+	return errs
+}
+
 // locked calls do with all addresses whose turn is free, and then with the others
 // one by one, so that nobody waits for one while holding another.
 func (n *network) locked(ctx context.Context, list []*address, do func(context.Context, []*address) []error) []error {
@@ -195,7 +209,7 @@ func (a *address) Start(ctx context.Context) error {
 
 // StartAll is Start for many.
 func (n *network) StartAll(ctx context.Context, list []resources.Resource) []error {
-	return n.locked(ctx, addressesOf(list), n.start)
+	return n.inChunks(ctx, list, n.start)
 }
 
 // addressesOf is never called with anything else: Batch brings them here.
@@ -530,7 +544,7 @@ func (a *address) Stop(ctx context.Context) error {
 
 // StopAll is Stop for many.
 func (n *network) StopAll(ctx context.Context, list []resources.Resource) []error {
-	return n.locked(ctx, addressesOf(list), n.stop)
+	return n.inChunks(ctx, list, n.stop)
 }
 
 // removal is an address on its way out of the kernel.
