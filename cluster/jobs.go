@@ -37,6 +37,9 @@ func (m *Machine) run(j job, reason string) {
 	j.ID = m.st.NextJob
 	m.st.Jobs = append(m.st.Jobs, j)
 	for _, key := range j.Keys {
+		if g := m.group(key); g != nil && (j.Kind == JobTake || j.Kind == JobGive) {
+			g.Job = j.ID
+		}
 		switch j.Kind {
 		case JobTake:
 			if g := m.group(key); g != nil && g.State != "running" {
@@ -305,6 +308,9 @@ func (m *Machine) fileResults(j job, ev JobDone) bool {
 	reason := ""
 	for _, r := range ev.Groups {
 		if g := m.group(r.Key); g != nil {
+			if j.ID < g.Job {
+				continue
+			}
 			reason = g.Reason
 		}
 		switch {

@@ -269,6 +269,8 @@ type groupState struct {
 	// Asked is the node that asked for it (legacy mode) and must hear when a
 	// stop that failed has succeeded after all.
 	Asked string
+	// Job is the newest start or stop; what an older one reports is history.
+	Job uint64
 }
 
 // pendingOrder is the operator's order that is being carried out.

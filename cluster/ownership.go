@@ -519,6 +519,7 @@ func (m *Machine) returned(n *node, msg Status) {
 	if msg.New && m.cfg.Failback != FailbackLegacy {
 		// Both know how to end an overlap without stopping everything. Each
 		// must hear the other, who may not have missed us.
+		m.cancelStandby(n.Name, n.Name+" was held for dead meanwhile")
 		m.st.OtherStable = false
 		m.sayHold(m.st.Phase == PhaseStable, infoResync, true)
 		return
