@@ -29,13 +29,14 @@ const (
 	replyBufferBytes = 1 << 20
 )
 
-// request is one question or order and, after ask, the kernel's answer.
+// request is one question or order and, after ask, what became of it.
 type request struct {
 	typ, flags uint16
+	order      bool // is carried out, not answered with a message
 	body       []byte
+	answered   bool
 	err        error  // the kernel's error number
 	reply      []byte // body of the message that it answered with
-	answered   bool
 }
 
 // openKernel connects in the network namespace of the calling thread.
@@ -61,9 +62,11 @@ func openKernel() (*kernel, error) {
 
 func (k *kernel) close() { unix.Close(k.fd) }
 
-// ask sends all requests in one message and waits for their answers. The kernel
-// handles them in order, each whether or not those before it succeeded. No answer
-// is an error of the request too.
+// ask sends all requests in one message and waits for the answer to the last. The
+// kernel handles them in order, each whether or not those before it succeeded. It
+// answers every question and every order that failed; of the orders only the last is
+// acknowledged, and then silence about another one means that it was carried out.
+// (Had there been no room for an answer, reading would have failed with ENOBUFS.)
 func (k *kernel) ask(reqs []request) {
 	if len(reqs) == 0 {
 		return
@@ -74,15 +77,20 @@ func (k *kernel) ask(reqs []request) {
 	k.seq += uint32(len(reqs))
 	k.out = k.out[:0]
 	for i := range reqs {
-		k.out = reqs[i].append(k.out, first+uint32(i))
+		r := &reqs[i]
+		if r.order && i == len(reqs)-1 {
+			r.flags |= unix.NLM_F_ACK
+		}
+		k.out = r.append(k.out, first+uint32(i))
 	}
 	err := k.exchange(reqs, first)
-	if err == nil {
-		return
-	}
 	for i := range reqs {
-		if !reqs[i].answered {
-			reqs[i].err = fmt.Errorf("no answer from the kernel: %w", err)
+		switch r := &reqs[i]; {
+		case r.answered, err == nil && r.order:
+		case err == nil:
+			r.err = errors.New("no answer from the kernel")
+		default:
+			r.err = fmt.Errorf("no answer from the kernel: %w", err)
 		}
 	}
 }
@@ -108,7 +116,7 @@ func (k *kernel) exchange(reqs []request, first uint32) error {
 			return err
 		}
 	}
-	for left := len(reqs); left > 0; {
+	for last := &reqs[len(reqs)-1]; !last.answered; {
 		n, from, err := unix.Recvfrom(k.fd, k.in, 0)
 		if err == unix.EINTR {
 			continue
@@ -128,7 +136,6 @@ func (k *kernel) exchange(reqs []request, first uint32) error {
 			// Anything else is a late answer to a batch that was given up.
 			if i := seq - first; i < uint32(len(reqs)) && !reqs[i].answered {
 				reqs[i].take(e.Uint16(in[4:]), in[unix.SizeofNlMsghdr:size])
-				left--
 			}
 			in = in[min((size+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1), len(in)):]
 		}
@@ -170,7 +177,7 @@ func family(addr netip.Addr) int {
 
 // addrRequest is about an address with its prefix on an interface.
 func addrRequest(typ, flags uint16, p netip.Prefix, scope uint8, index int) request {
-	r := request{typ: typ, flags: flags | unix.NLM_F_ACK}
+	r := request{typ: typ, flags: flags, order: true}
 	addr := p.Addr().AsSlice()
 	r.body = make([]byte, 0, 96)
 	r.body = append(r.body, byte(family(p.Addr())), byte(p.Bits()), 0, scope)
@@ -205,7 +212,7 @@ func (a *address) broadcast(p netip.Prefix) netip.Addr {
 		return a.spec.broadcast
 	}
 	last := p.Addr().As4()
-	binary.BigEndian.PutUint32(last[:], binary.BigEndian.Uint32(last[:])|1<<(32-p.Bits())-1)
+	binary.BigEndian.PutUint32(last[:], binary.BigEndian.Uint32(last[:])|(1<<(32-p.Bits())-1))
 	return netip.AddrFrom4(last)
 }
 
