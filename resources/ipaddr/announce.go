@@ -70,31 +70,35 @@ func openSender(link iface) (*sender, error) {
 	return &sender{fd: fd}, nil
 }
 
-// announce tells the link that addr is at mac. For IPv4 both forms are sent, since
-// some equipment learns only from requests and some only from replies (RFC 5227
-// section 3, RFC 5944 section 4.6).
-func (s *sender) announce(addr netip.Addr, mac net.HardwareAddr) error {
-	var frames [][]byte
-	if addr.Is6() {
-		frame, err := naFrame(addr, mac)
-		if err != nil {
+// rounds of an announcement: for IPv4 a request and a reply, since some equipment
+// learns only from requests and some only from replies (RFC 5227 section 3, RFC 5944
+// section 4.6). Of many addresses all have their first round before any has its
+// second.
+const rounds = 2
+
+// announce tells the link that addr is at mac.
+func (s *sender) announce(addr netip.Addr, mac net.HardwareAddr, round int) error {
+	var frame []byte
+	switch {
+	case addr.Is4() && round == 0:
+		frame = arpFrame(arpRequest, addr, mac)
+	case addr.Is4():
+		frame = arpFrame(arpReply, addr, mac)
+	case round == 0:
+		var err error
+		if frame, err = naFrame(addr, mac); err != nil {
 			return err
 		}
-		frames = [][]byte{frame}
-	} else {
-		frames = [][]byte{arpFrame(arpRequest, addr, mac), arpFrame(arpReply, addr, mac)}
+	default:
+		return nil // IPv6 has one form
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fd < 0 {
 		return net.ErrClosed
 	}
-	for _, frame := range frames {
-		if _, err := unix.Write(s.fd, frame); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err := unix.Write(s.fd, frame)
+	return err
 }
 
 func (s *sender) close() {

@@ -129,11 +129,17 @@ func (a *address) Batch() resources.Batch { return a.net }
 // that the answers fit into any socket buffer.
 const atOnce = 64
 
-// inChunks calls locked with some addresses at a time, until ctx ends.
-func (n *network) inChunks(ctx context.Context, list []resources.Resource, do func(context.Context, []*address) []error) []error {
+// inChunks calls do with some addresses at a time, until ctx ends.
+func inChunks(ctx context.Context, list []*address, do func(context.Context, []*address) []error) []error {
 	errs := make([]error, 0, len(list))
 	for chunk := range slices.Chunk(list, atOnce) {
-		errs = append(errs, n.locked(ctx, addressesOf(chunk), do)...)
+		if ctx.Err() == nil {
+			errs = append(errs, do(ctx, chunk)...)
+			continue
+		}
+		for range chunk {
+			errs = append(errs, context.Cause(ctx))
+		}
 	}
 	return errs
 }
@@ -209,7 +215,7 @@ func (a *address) Start(ctx context.Context) error {
 
 // StartAll is Start for many.
 func (n *network) StartAll(ctx context.Context, list []resources.Resource) []error {
-	return n.inChunks(ctx, list, n.start)
+	return n.locked(ctx, addressesOf(list), n.start)
 }
 
 // addressesOf is never called with anything else: Batch brings them here.
@@ -231,6 +237,19 @@ type adding struct {
 
 // start is Start for whoever has the turns.
 func (n *network) start(ctx context.Context, list []*address) []error {
+	errs := inChunks(ctx, list, n.startChunk)
+	for round := 1; round < rounds; round++ {
+		for i, a := range list {
+			if errs[i] == nil {
+				a.tell(a.place.link, round)
+			}
+		}
+	}
+	return errs
+}
+
+// startChunk is start without the later rounds of the announcements.
+func (n *network) startChunk(ctx context.Context, list []*address) []error {
 	todo := make([]adding, len(list))
 	for i, a := range list {
 		todo[i].address = a
@@ -269,7 +288,7 @@ func (n *network) start(ctx context.Context, list []*address) []error {
 	}
 	n.own(started...)
 	for _, a := range started {
-		a.tell(a.place.link)
+		a.tell(a.place.link, 0)
 	}
 	return errs
 }
@@ -433,10 +452,17 @@ func (n *network) disown(list []*address) {
 	}
 }
 
-// tell sends one announcement. A failure is not one of the resource: the address
+// tellAll sends one announcement.
+func (a *address) tellAll(l iface) {
+	for round := range rounds {
+		a.tell(l, round)
+	}
+}
+
+// tell sends one round of an announcement. A failure is not one of the resource: the address
 // works for whoever asks. It is logged when it begins.
-func (a *address) tell(l iface) {
-	err := a.net.announce(a.spec.addr, l)
+func (a *address) tell(l iface, round int) {
+	err := a.net.announce(a.spec.addr, l, round)
 	ok := err == nil || errors.Is(err, errNoAnnounce)
 	if !ok && a.announce {
 		a.net.log("WARN", a.instance(), fmt.Sprintf("cannot announce %v on %s: %v", a.spec.addr, l.name, err),
@@ -484,10 +510,10 @@ func (a *address) tend() {
 	if !present {
 		a.sayRepair("WARN", fmt.Sprintf("%v was removed from %s by something else: added again", a.place.prefix, l.name), nil)
 		n.own(a)
-		a.tell(l)
+		a.tellAll(l)
 		return
 	}
-	a.tell(l)
+	a.tellAll(l)
 	n.planNext(a, l.index)
 }
 
@@ -544,7 +570,7 @@ func (a *address) Stop(ctx context.Context) error {
 
 // StopAll is Stop for many.
 func (n *network) StopAll(ctx context.Context, list []resources.Resource) []error {
-	return n.inChunks(ctx, list, n.stop)
+	return n.locked(ctx, addressesOf(list), n.stop)
 }
 
 // removal is an address on its way out of the kernel.
@@ -555,7 +581,11 @@ type removal struct {
 }
 
 // stop is Stop for whoever has the turns.
-func (n *network) stop(_ context.Context, list []*address) []error {
+func (n *network) stop(ctx context.Context, list []*address) []error {
+	return inChunks(ctx, list, n.stopChunk)
+}
+
+func (n *network) stopChunk(_ context.Context, list []*address) []error {
 	todo := make([]removal, len(list))
 	for i, a := range list {
 		a.held = false

@@ -429,8 +429,8 @@ func (n *network) present(addr netip.Addr, index int) (bool, error) {
 	return false, err
 }
 
-// announce sends one announcement through the interface's socket.
-func (n *network) announce(addr netip.Addr, link iface) error {
+// announce sends one round of an announcement through the interface's socket.
+func (n *network) announce(addr netip.Addr, link iface, round int) error {
 	if link.mac == nil {
 		return errNoAnnounce
 	}
@@ -450,7 +450,7 @@ func (n *network) announce(addr netip.Addr, link iface) error {
 		n.senders[link.index] = s
 		n.mu.Unlock()
 	}
-	err := s.announce(addr, link.mac)
+	err := s.announce(addr, link.mac, round)
 	if errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) || errors.Is(err, net.ErrClosed) {
 		// The interface is gone, and with it the socket's use; one of the same
 		// name gets another index.
