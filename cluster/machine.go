@@ -502,7 +502,7 @@ func (m *Machine) Deadline() (Instant, bool) {
 		return 0, true
 	}
 	at, ok := Instant(0), false
-	m.timers(func(t timer) {
+	m.timers(false, func(t timer) {
 		if t.On && (!ok || t.At < at) {
 			at, ok = t.At, true
 		}
@@ -510,8 +510,9 @@ func (m *Machine) Deadline() (Instant, bool) {
 	return at, ok
 }
 
-// timers calls f with everything the machine waits for.
-func (m *Machine) timers(f func(timer)) {
+// timers calls f with everything the machine waits for, in words if they are
+// wanted.
+func (m *Machine) timers(worded bool, f func(timer)) {
 	f(m.st.Beat)
 	if m.st.Silent {
 		f(m.st.Retry)
@@ -521,7 +522,7 @@ func (m *Machine) timers(f func(timer)) {
 		f(t)
 	}
 	for i := range m.st.Nodes {
-		m.nodeTimers(&m.st.Nodes[i], f)
+		m.nodeTimers(&m.st.Nodes[i], worded, f)
 	}
 }
 

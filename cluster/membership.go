@@ -131,17 +131,29 @@ func (m *Machine) deathAt(n *node) Instant {
 	return from.Add(m.patience(n) + n.Credit)
 }
 
-func (m *Machine) nodeTimers(n *node, f func(timer)) {
+// nodeTimers is timers for one node. The words are made only where they are
+// read: this runs at every step.
+func (m *Machine) nodeTimers(n *node, worded bool, f func(timer)) {
 	if n.Name == m.cfg.Self {
 		return
 	}
+	const silent = " is declared dead if it stays silent"
+	patience, what := m.patience(n)+n.Credit, ""
 	if n.State != "dead" {
-		f(timer{true, m.deathAt(n), n.Name + " is declared dead if it stays silent"})
-	}
-	for _, l := range n.Links {
-		if l.Up {
-			f(timer{true, l.HeardAt.Add(m.patience(n) + n.Credit), "link " + n.Name + ":" + l.Name + " is declared dead if it stays silent"})
+		if worded {
+			what = n.Name + silent
 		}
+		f(timer{true, m.deathAt(n), what})
+	}
+	for i := range n.Links {
+		l := &n.Links[i]
+		if !l.Up {
+			continue
+		}
+		if worded {
+			what = "link " + n.Name + ":" + l.Name + silent
+		}
+		f(timer{true, l.HeardAt.Add(patience), what})
 	}
 }
 

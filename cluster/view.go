@@ -93,7 +93,7 @@ func (m *Machine) View() View {
 	for i, g := range m.cfg.Groups {
 		v.Groups = append(v.Groups, m.groupView(g, &m.st.Groups[i]))
 	}
-	m.timers(func(t timer) {
+	m.timers(true, func(t timer) {
 		// The keepalive is always next; people want to know what else is.
 		if t.On && t.At != m.st.Beat.At && (v.Next.What == "" || t.At < v.Next.At) {
 			v.Next = TimerView{t.At, t.What}
