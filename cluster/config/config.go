@@ -37,11 +37,9 @@ type Config struct {
 	MaxRexmitDelay time.Duration
 
 	Failback cluster.Failback
-	// FailbackSet is false when the directive is missing (legacy by default).
-	FailbackSet bool
-	HopFudge    int
-	UDPPort     int
-	Baud        int
+	HopFudge int
+	UDPPort  int
+	Baud     int
 	// NetstringOnly is msgfmt netstring: no inner auth field.
 	NetstringOnly bool
 	LogBadPacket  bool
@@ -204,7 +202,7 @@ type Announce struct {
 	Refresh Duration `toml:"refresh"`
 }
 
-// Scripts are budgets (decision 18 of docs/COMPATIBILITY.md: the original has none).
+// Scripts are budgets; the original has none and waits for ever.
 type Scripts struct {
 	Start  Duration `toml:"start"`
 	Stop   Duration `toml:"stop"`

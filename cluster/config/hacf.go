@@ -948,7 +948,6 @@ func (p *parser) autoFailback(ln line, v word) {
 		p.fail(ln, v, nil, "auto_failback "+v.text, "there is no such choice", "write on, off or legacy")
 		return
 	}
-	p.cfg.FailbackSet = true
 }
 
 func (p *parser) niceFailback(ln line, v word) {
