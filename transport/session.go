@@ -229,17 +229,12 @@ func Sequenced(typ string) bool { return !strings.HasPrefix(typ, "NS_") }
 // Stamp adds the daemon's fields to a message that is about to go out, in the
 // original's order, and returns its sequence number (0 for types without one).
 func (s *Session) Stamp(m *message.Message, unix int64, load string) uint64 {
-	m.Del("destuuid")
 	if dest, ok := m.Lookup("dest"); ok {
 		if p := s.sender(dest); p != nil && p.HasUUID {
 			m.AddBinary("destuuid", string(p.UUID[:]))
 		}
 	}
-	// What these fields hold is ours to say, whoever wrote the message.
-	for _, name := range []string{"srcuuid", "seq", "hg", "ts", "ld", "ttl"} {
-		m.Del(name)
-	}
-	m.Set("src", s.cfg.Self) // where it is, if it is there
+	m.Set("src", s.cfg.Self) // in its place, for what a client of the original's sends has it
 	m.AddBinary("srcuuid", string(s.cfg.UUID[:]))
 	var seq uint64
 	sequenced := Sequenced(m.Type())

@@ -217,11 +217,16 @@ func (e *Engine) newKeys(in NewKeys) {
 	e.log(cluster.Info, "Rereading authentication file.", "keys read again", "outbound", in.Keys.Outbound)
 }
 
+// controlFields are the session's: nobody else says what they hold.
+var controlFields = []string{"src", "srcuuid", "destuuid", "seq", "hg", "ts", "ld", "ttl", "auth"}
+
 // fifo sends what somebody wrote to the FIFO.
 func (e *Engine) fifo(in FIFOMessage) {
 	m := &message.Message{}
 	for _, f := range in.Fields {
-		m.Add(f[0], f[1])
+		if !slices.Contains(controlFields, f[0]) {
+			m.Add(f[0], f[1])
+		}
 	}
 	if err := m.Validate(); err != nil {
 		e.log(cluster.Error, "FIFO message refused: "+err.Error(), "FIFO message refused", "err", err.Error())

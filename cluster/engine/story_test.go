@@ -174,6 +174,8 @@ func (s *story) pair(d *datadriven.TestData) {
 			for _, name := range a.Vals {
 				s.cfg.PingNodes = append(s.cfg.PingNodes, PingNode{Name: name})
 			}
+		case "scripts":
+			s.cfg.Scripts = a.Vals
 		case "ipfail":
 			s.cfg.IPFail = true
 		case "differ": // the two nodes' files
@@ -396,7 +398,9 @@ func (s *story) step(n *actor, in Input) {
 		case Transmit:
 			s.transmit(n, out)
 		case Run:
-			if out.Job.Kind != cluster.JobScript {
+			if out.Job.Kind == cluster.JobScript {
+				s.say(n, "runs script %s for %v", out.Job.Title, out.Job.Message)
+			} else {
 				s.say(n, "%v %v: %s", out.Job.Kind, out.Job.Keys, out.Job.Reason)
 			}
 			n.jobs = append(n.jobs, pending{s.now + scriptTime, out.Job})
