@@ -514,7 +514,8 @@ func TestStaysAway(t *testing.T) {
 	for range 200 {
 		start(t, r)
 		// Something else is quicker than our stop, or not.
-		go func() { _ = netlink.AddrDel(theirs, addr) }()
+		addr := *addr // the library writes to it
+		go func() { _ = netlink.AddrDel(theirs, &addr) }()
 		stop(t, r)
 		if got := l.addrs(t); len(got) != 0 {
 			t.Fatalf("after the stop: %q", got)
