@@ -265,3 +265,28 @@ func TestRespawn(t *testing.T) {
 		t.Error("a program that ended with 100 was started again")
 	}
 }
+
+// TestFailfast: the failure of a failfast program restarts the machine, and the
+// other one takes over.
+func TestFailfast(t *testing.T) {
+	t.Parallel()
+	p := chosen(t)
+	if p.n1 == original {
+		return // it calls a reboot program, which the lab's machines lack
+	}
+	cfg := calm()
+	cfg.Extra = []string{`failfast root /bin/sh -c 'while ! test -e /var/log/fail; do sleep 0.1; done; rm /var/log/fail; exit 1'`}
+	c := startCluster(t, p, cfg)
+	c.must(c.N1.Write("/var/log/fail", "", 0o600))
+	// Its kernel, which is all of the machine that a lab's node shares with the
+	// others, keeps the addresses; but nothing runs there any more.
+	c.must(lab.Wait(t.Context(), limit, "the machine has restarted", func() (bool, string) {
+		list, err := c.N1.Processes()
+		return len(list) == 0, fmt.Sprint(list, err)
+	}))
+	c.must(lab.Wait(t.Context(), limit, "n2 has taken over", func() (bool, string) {
+		return c.N2.Holds(cfg.Addrs[0]), c.N2.Tail("/var/log/ha-log", 10)
+	}))
+	c.says(c.N1, "Rebooting system.  Reason: /bin/sh -c")
+	c.says(c.N2, "node n1: is dead")
+}
