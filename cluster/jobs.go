@@ -202,6 +202,9 @@ func (m *Machine) jobDone(ev JobDone) {
 		}
 	case whyYield:
 		m.sayResource(m.st.Phase == PhaseStable, "")
+		if m.cfg.Failback != FailbackLegacy {
+			m.reclaim() // the other node may have let go of it too
+		}
 	case whyFence:
 		m.fenced(j, ev.Err)
 	case whyRetry:
@@ -246,7 +249,12 @@ func (m *Machine) gaveUp(j job, ok bool) {
 	}
 	m.info(fmt.Sprintf("%s HA resource release completed (standby).", j.Set), "released for standby", "set", j.Set.String())
 	if m.st.Standby == StandbyMe {
-		m.send(AskResources{j.Set, "done"})
+		// A stop of an exchange that was cancelled may end in the next one.
+		keys := m.keys(m.st.StandbySet)
+		stuck := slices.ContainsFunc(keys, func(key string) bool { return m.group(key).Stuck })
+		if !stuck && !m.stopping(keys) {
+			m.send(AskResources{m.st.StandbySet, "done"})
+		}
 		return
 	}
 	if m.cfg.Failback != FailbackLegacy && m.st.CommUp {

@@ -588,6 +588,18 @@ func (m *Machine) retry() {
 			m.run(job{Why: whyRetry, Kind: JobGive, Set: set, Keys: []string{g.Key}}, "stop failed before: "+s.Err)
 		case !m.st.Mine.Has(set) || m.st.Shutdown != shutdownNo:
 			s.State = "stopped"
+		case m.cfg.Failback != FailbackLegacy && m.peerActive() && (!m.st.OtherStable || m.st.Theirs.Mirror().Has(set)):
+			// The reason for which it was to be taken may be gone.
+			m.st.Retry.set(m.now.Add(settleTime), "next try for group "+g.Key+", once it is clear that nobody else runs it")
+		case m.cfg.Failback == FailbackLegacy && m.peerActive():
+			// It may have been taken meanwhile: our own is asked for again, the
+			// other's is its own.
+			if set == Local {
+				m.send(IPRequest{g.Key})
+				m.st.Retry.set(m.now.Add(handOver), "asking for group "+g.Key+" again")
+			} else {
+				s.State = "stopped"
+			}
 		case !s.Handed && m.peerActive() && m.cfg.Failback != FailbackLegacy && m.st.OtherStable && m.st.Standby == StandbyNot && m.st.Phase == PhaseStable:
 			s.Handed = true
 			m.record("owner", fmt.Sprintf("offers %s resources to the other node", set), "start of group "+g.Key+" failed: "+s.Err)
