@@ -28,7 +28,8 @@ const (
 	ClassPartition Class = "partition"
 	// ClassOneWay: the same, but the holder heard the taker all the time.
 	ClassOneWay Class = "one-way"
-	// ClassStall and ClassFreeze: the holder did not run.
+	// ClassStall and ClassFreeze: the holder did not run, or the taker did not
+	// and goes on with a job of before.
 	ClassStall  Class = "stall"
 	ClassFreeze Class = "freeze"
 	// ClassStart: the taker has never heard the holder since its start.
@@ -284,11 +285,15 @@ func (w *world) classify(taker, holder *node) (Class, bool) {
 	if !now && w.scenario.Cluster.Failback == cluster.FailbackLegacy && holder.engine != nil && holder.local()-holder.born < w.scenario.legacyGrace() {
 		return ClassLegacy, true
 	}
-	if !now && !(h.wasSilent && w.now-h.silent <= w.scenario.startGrace()) {
+	// A process that was stopped goes on with its jobs before it hears anything.
+	woke := taker.stallEnd == w.now && w.now > 0
+	if !now && !woke && !(h.wasSilent && w.now-h.silent <= w.scenario.startGrace()) {
 		return "", false
 	}
 	quiet := w.now - w.scenario.patience(true)
 	switch {
+	case woke:
+		return ClassStall, true
 	case holder.clock.frozen:
 		return ClassFreeze, true
 	case holder.engine == nil:
@@ -434,7 +439,7 @@ func (w *world) settledCheck() {
 			if has && c.Failback != cluster.FailbackLegacy && v.Mine.Has(s) != mine.Has(s) {
 				w.fail("settle", "%s says that it holds %v, and runs %v", n.name, v.Mine, mine)
 			}
-			if has && c.Failback != cluster.FailbackLegacy && v.Theirs.Mirror().Has(s) == mine.Has(s) {
+			if has && c.Failback != cluster.FailbackLegacy && !w.mayMishear() && v.Theirs.Mirror().Has(s) == mine.Has(s) {
 				w.fail("settle", "%s says that the other node holds %v, and runs %v itself", n.name, v.Theirs, mine)
 			}
 		}
@@ -475,6 +480,12 @@ func (w *world) mustBeHome() bool {
 		}
 		return false
 	})
+}
+
+// mayMishear: among nodes that take each other for old, a claim that was lost
+// and comes late counts as the newest, as in the original.
+func (w *world) mayMishear() bool {
+	return w.scenario.Cluster.Old && slices.ContainsFunc(w.scenario.Faults, func(f Fault) bool { return f.Kind == Noise })
 }
 
 func (w *world) finishResult() {

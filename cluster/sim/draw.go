@@ -39,13 +39,14 @@ func (d *drawer) between(low, high time.Duration) time.Duration {
 func (d *drawer) cluster() {
 	r := d.r
 	c := Cluster{Nodes: []string{"node1", "node2"}, Links: []string{"eth0", "eth1"}}
-	c.Keepalive = pick(r, 500*time.Millisecond, time.Second, 2*time.Second, 2*time.Second)
+	c.Keepalive = pick(r, 500*time.Millisecond, time.Second, time.Second, 2*time.Second, 2*time.Second, 2*time.Second)
 	c.Deadtime = c.Keepalive * time.Duration(4+r.IntN(12))
 	c.Warntime = c.Deadtime / 2
 	c.Initdead = max(c.Deadtime, 12*time.Second) * time.Duration(1+r.IntN(2))
 	c.Failback = pick(r, cluster.FailbackOn, cluster.FailbackOn, cluster.FailbackOff, cluster.FailbackLegacy)
 	c.Old = r.IntN(3) == 0
 	c.Method = pick(r, "crc", "crc", "md5", "sha1")
+	c.InnerAuth = r.IntN(8) == 0
 	if r.IntN(6) == 0 {
 		c.Links = c.Links[:1]
 	}

@@ -67,15 +67,17 @@ const (
 
 // Fault is one thing that goes wrong, from At on for For.
 type Fault struct {
-	Kind       Kind
-	At, For    time.Duration
-	Node, Peer string
-	Link       string
-	Group      string
-	Set        cluster.Set
-	Factor     int
-	Disk       Disk
-	Noise      memory.Faults
+	Kind   Kind
+	At     time.Duration
+	For    time.Duration `json:",omitzero"`
+	Node   string        `json:",omitzero"`
+	Peer   string        `json:",omitzero"`
+	Link   string        `json:",omitzero"`
+	Group  string        `json:",omitzero"`
+	Set    cluster.Set   `json:",omitzero"`
+	Factor int           `json:",omitzero"`
+	Disk   Disk          `json:",omitzero"`
+	Noise  memory.Faults `json:",omitzero"`
 }
 
 // End is when the fault is over.

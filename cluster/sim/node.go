@@ -220,6 +220,9 @@ func (n *node) boot() {
 func (n *node) bootRecord() engine.Boot {
 	cfg := n.w.config
 	cfg.Self = n.name
+	if d, ok := n.w.scenario.planted.deadtime[n.name]; ok {
+		cfg.Deadtime = d
+	}
 	n.life++
 	b := engine.Boot{Config: cfg, Generation: n.gen, Seed: n.w.scenario.Seed + uint64(n.index)<<32 + uint64(n.life), Digest: "d1", PID: 1000 + n.life}
 	copy(b.UUID[:], n.name+"................")
@@ -397,6 +400,9 @@ func (n *node) durable() {
 func (n *node) transmit(t engine.Transmit) {
 	w := n.w
 	data := t.Netstring
+	if w.scenario.planted.silent && bytes.Contains(data, []byte("t=resource")) {
+		return
+	}
 	if w.scenario.Cluster.Old {
 		data = w.strip(data)
 	}
@@ -527,6 +533,14 @@ func (n *node) run(j cluster.Job) {
 	default:
 		if n.w.tracing() {
 			n.say("%v %v: %s", j.Kind, j.Keys, j.Reason)
+		}
+		if j.Kind == cluster.JobGive && n.w.scenario.planted.releaseLate {
+			done := &job{Job: j, next: len(j.Keys)}
+			for _, key := range j.Keys {
+				done.results = append(done.results, cluster.GroupResult{Key: key})
+			}
+			n.advance(done)
+			j.ID = 0
 		}
 		n.advance(&job{Job: j})
 	}

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -96,7 +97,11 @@ func report(t *testing.T, seed uint64) {
 	if len(text) > tail {
 		text = "...\n" + text[len(text)-tail:]
 	}
-	t.Errorf("%v\n%s%s\ngo test ./cluster/sim -run TestSimulate -trace %d", r.Failure, header(small), text, seed)
+	record, err := json.Marshal(small)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Errorf("%v\n%s%s\nthe whole transcript: go test ./cluster/sim -run TestSimulate -trace %d\nas a file of testdata/found: %s", r.Failure, header(small), text, seed, record)
 }
 
 type summary struct {

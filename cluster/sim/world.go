@@ -33,9 +33,8 @@ type Cluster struct {
 	Delay, Jitter time.Duration
 	// Drift is how much faster each node's clock runs, in millionths.
 	Drift []int64
-	// PatienceOf, if set, is how long a node of that name waits before it holds
-	// another for dead, whatever that one asks for: a rule broken on purpose.
-	PatienceOf map[string]time.Duration
+	// InnerAuth puts the digest inside the packets too, as msgfmt classic does.
+	InnerAuth bool
 }
 
 // Scenario is everything that a run depends on.
@@ -47,6 +46,18 @@ type Scenario struct {
 	Span   time.Duration
 	// Quiet is how long the run goes on after the cluster must have settled.
 	Quiet time.Duration
+
+	planted planted
+}
+
+// planted are rules broken on purpose, to see that it is noticed.
+type planted struct {
+	// deadtime is what a node of that name is configured with.
+	deadtime map[string]time.Duration
+	// releaseLate: stops are reported done when they begin.
+	releaseLate bool
+	// silent: nobody hears what others hold.
+	silent bool
 }
 
 type resultKey struct {
@@ -122,7 +133,7 @@ func newWorld(s Scenario) *world {
 	w.config = engine.Config{
 		Nodes: c.Nodes, Groups: c.Groups, HopFudge: 1, MaxRexmitDelay: 250 * time.Millisecond,
 		Keepalive: c.Keepalive, Deadtime: c.Deadtime, Warntime: c.Warntime, Initdead: c.Initdead, Deadping: c.Deadtime,
-		Failback: c.Failback, InnerAuth: c.Old,
+		Failback: c.Failback, InnerAuth: c.InnerAuth,
 		Keys: engine.Keys{Outbound: 1, Keys: []engine.Key{{Index: 1, Method: c.Method, Secret: "simulated"}}},
 	}
 	if c.Method == "crc" {
