@@ -280,3 +280,15 @@ func (m *Machine) expireIPFail() {
 	m.record("standby", fmt.Sprintf("ipfail gives up %s resources", f.Set), f.Reason)
 	m.send(ClientAsk{m.cfg.Self, AskResources{f.Set, "me"}})
 }
+
+// ipfailWarnings are standing conditions under which ipfail does nothing.
+func (m *Machine) ipfailWarnings() (w []string) {
+	switch {
+	case !m.cfg.IPFail:
+	case m.cfg.Failback == FailbackLegacy:
+		w = append(w, "ipfail does nothing with auto_failback legacy: write auto_failback on or off")
+	case len(m.cfg.PingNodes) == 0:
+		w = append(w, "ipfail has nothing to compare: ha.cf names no ping node")
+	}
+	return w
+}

@@ -144,6 +144,7 @@ func (m *Machine) warnings() (w []string) {
 	if !m.cfg.Stonith {
 		w = append(w, "no stonith device: shared disks are not protected against both nodes writing")
 	}
+	w = append(w, m.ipfailWarnings()...)
 	m.peers(func(n *node) {
 		if n.New && n.Digest != m.cfg.Digest && n.Digest != "" {
 			w = append(w, fmt.Sprintf("%s has other haresources, timing or keys than this node: compare the files", n.Name))
