@@ -18,6 +18,11 @@ func Scenarios() []Scenario {
 		{Name: "links-failback-off", Setup: Setup{Failback: "off"}, Play: partitionOff},
 		{Name: "frozen", Play: frozen},
 		{Name: "killed", Play: killed},
+		{Name: "overlapping", Setup: Setup{Script: "slow", Before: withSlow}, Play: overlapping},
+		{Name: "reload", Play: reload, Allow: []string{"auth=…", "failed authentication", "MSG …", "authentication failed"}},
+		{Name: "lossy", Setup: Setup{Media: []string{"bcast eth1"}}, Play: lossy},
+		{Name: "habits", Setup: Setup{Before: withNote}, Play: habits},
+		{Name: "pinging", Setup: Setup{Extra: []string{"ping 10.77.0.100", "respawn hacluster /usr/libexec/heartbeat/ipfail"}}, Play: pinging},
 	}
 	return append(s, media()...)
 }
