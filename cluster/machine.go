@@ -502,7 +502,7 @@ func (m *Machine) Deadline() (Instant, bool) {
 		return 0, true
 	}
 	at, ok := Instant(0), false
-	m.timers(false, func(t timer) {
+	m.timers(func(t timer) {
 		if t.On && (!ok || t.At < at) {
 			at, ok = t.At, true
 		}
@@ -510,20 +510,24 @@ func (m *Machine) Deadline() (Instant, bool) {
 	return at, ok
 }
 
-// timers calls f with everything the machine waits for, in words if they are
-// wanted.
-func (m *Machine) timers(worded bool, f func(timer)) {
+// timers calls f with everything the machine waits for.
+func (m *Machine) timers(f func(timer)) {
 	f(m.st.Beat)
 	if m.st.Silent {
 		f(m.st.Retry)
 		return
 	}
-	for _, t := range [...]timer{m.st.Ask, m.st.FailbackTry, m.st.StandbyEnd, m.st.ShutdownStep, m.st.RestartAt, m.st.Fence, m.st.Retry, m.st.Pending.Timeout, m.st.IPFail.GiveUp} {
+	for _, t := range m.ownTimers() {
 		f(t)
 	}
 	for i := range m.st.Nodes {
-		m.nodeTimers(&m.st.Nodes[i], worded, f)
+		m.nodeTimers(&m.st.Nodes[i], false, f)
 	}
+}
+
+// ownTimers are those that no node's silence sets.
+func (m *Machine) ownTimers() [9]timer {
+	return [...]timer{m.st.Ask, m.st.FailbackTry, m.st.StandbyEnd, m.st.ShutdownStep, m.st.RestartAt, m.st.Fence, m.st.Retry, m.st.Pending.Timeout, m.st.IPFail.GiveUp}
 }
 
 // expire carries out everything that is due, in a fixed order: deaths before

@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -93,14 +95,31 @@ func (m *Machine) View() View {
 	for i, g := range m.cfg.Groups {
 		v.Groups = append(v.Groups, m.groupView(g, &m.st.Groups[i]))
 	}
-	m.timers(true, func(t timer) {
-		// The keepalive is always next; people want to know what else is.
-		if t.On && t.At != m.st.Beat.At && (v.Next.What == "" || t.At < v.Next.At) {
-			v.Next = TimerView{t.At, t.What}
-		}
-	})
+	v.Next = m.nextTimer()
 	v.Warnings = m.warnings()
 	return v
+}
+
+// nextTimer is what happens next if nothing is heard. The keepalive is left
+// out, and the patience with the others counts only when nothing else is
+// waited for: both run all the time.
+func (m *Machine) nextTimer() (next TimerView) {
+	pick := func(t timer) {
+		if t.On && (next.What == "" || t.At < next.At) {
+			next = TimerView{t.At, t.What}
+		}
+	}
+	pick(m.st.Settle)
+	for _, t := range m.ownTimers() {
+		pick(t)
+	}
+	if next.What != "" {
+		return next
+	}
+	for i := range m.st.Nodes {
+		m.nodeTimers(&m.st.Nodes[i], true, pick)
+	}
+	return next
 }
 
 func (m *Machine) nodeView(n *node) NodeView {
@@ -136,13 +155,29 @@ func (m *Machine) groupView(g Group, s *groupState) GroupView {
 	return v
 }
 
+// storageTypes are the resource types that both nodes must never have at once,
+// or data is lost.
+var storageTypes = []string{"Filesystem", "LVM", "Raid1", "ServeRAID", "drbddisk", "drbdupper"}
+
+// storageGroup is the key of a group that holds storage, "" when none does.
+func (m *Machine) storageGroup() string {
+	for _, g := range m.cfg.Groups {
+		for _, r := range g.Resources {
+			if typ, _, _ := strings.Cut(r, "::"); slices.Contains(storageTypes, typ) {
+				return g.Key
+			}
+		}
+	}
+	return ""
+}
+
 // warnings are standing conditions that an administrator should know of.
 func (m *Machine) warnings() (w []string) {
 	if len(m.cfg.Links) < 2 {
 		w = append(w, "only one medium between the nodes: when it fails, each node holds the other for dead; add a second one to ha.cf")
 	}
-	if !m.cfg.Stonith {
-		w = append(w, "no stonith device: shared disks are not protected against both nodes writing")
+	if key := m.storageGroup(); key != "" && !m.cfg.Stonith {
+		w = append(w, fmt.Sprintf("no stonith device: the storage of group %s is not protected against both nodes writing", key))
 	}
 	w = append(w, m.ipfailWarnings()...)
 	m.peers(func(n *node) {

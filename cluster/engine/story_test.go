@@ -170,6 +170,8 @@ func (s *story) pair(d *datadriven.TestData) {
 			old = a.Vals[0]
 		case "stonith":
 			s.cfg.Stonith = true
+		case "storage":
+			s.cfg.Groups[0].Resources = append(s.cfg.Groups[0].Resources, "Filesystem::/dev/drbd0::/data::ext4")
 		case "ping":
 			for _, name := range a.Vals {
 				s.cfg.PingNodes = append(s.cfg.PingNodes, PingNode{Name: name})
