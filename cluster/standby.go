@@ -21,6 +21,9 @@ func (m *Machine) askResources(from string, msg AskResources) {
 	switch m.st.Standby {
 	case StandbyNot:
 		m.standbyBegin(from, self, msg)
+		if msg.Info == "other" && !self && m.peerNew() {
+			m.sayHold(m.st.Phase == PhaseStable, infoResync, true) // it answers what was cancelled
+		}
 		return
 	case StandbyMe:
 		if msg.Info == "other" && !self {
