@@ -156,7 +156,7 @@ func (s Scenario) startGrace() time.Duration {
 // legacyGrace is how long after its start a node with auto_failback legacy may
 // still run what it found running.
 func (s Scenario) legacyGrace() time.Duration {
-	return s.Cluster.Keepalive + 2*time.Second + s.startGrace()
+	return s.Cluster.Initdead + s.Cluster.Keepalive + 2*time.Second + s.startGrace()
 }
 
 // WindowBound is how long a group may go on running on two nodes after all that
@@ -448,7 +448,7 @@ func (w *world) settledCheck() {
 				w.fail("settle", "%s says that %s runs on %q; up here: %v", n.name, g.Key, g.Owner, r.up)
 			}
 		}
-		if !v.Stable || v.StandbyNow != "" {
+		if (!v.Stable || v.StandbyNow != "") && !w.mayMishear() {
 			w.fail("settle", "%s: stable %v, standby %q, phase %s", n.name, v.Stable, v.StandbyNow, v.Phase)
 		}
 		for _, other := range v.Nodes {

@@ -289,16 +289,17 @@ func (w *world) faultEnds(f Fault) {
 	case Stall:
 		if n.stalled && !w.suffers(n, Stall) {
 			n.stallEnd = w.now
-			if n.clock.frozen {
-				n.stalled = false // it goes on with its machine
-				return
+			if !n.clock.frozen { // else it goes on with its machine
+				n.resume()
 			}
-			n.resume()
 		}
 	case Freeze:
 		if n.clock.frozen && !w.suffers(n, Freeze) {
 			n.clock.thaw(w.now)
 			n.stallEnd = w.now
+			if n.stalled && !w.suffers(n, Stall) {
+				n.resume()
+			}
 		}
 	case Kill, PowerOff, Stop:
 		w.bringUp(n)
