@@ -125,7 +125,7 @@ install-config:
 
 install-docs: man
 	install -d $(DOCDIR) $(MANDIR)/man1 $(MANDIR)/man5 $(MANDIR)/man8
-	install -m 644 etc/doc/* LICENSE docs/PROTOCOL.md $(DOCDIR)/
+	install -m 644 etc/doc/* LICENSE docs/PROTOCOL.md docs/COMPATIBILITY.md $(DOCDIR)/
 	for p in $(PAGES); do install -m 644 $(BUILD)/man/$$p $(MANDIR)/man$${p##*.}/$$p || exit 1; done
 
 # A staged tree is unpacked by a package manager, which makes the accounts itself.

@@ -120,6 +120,7 @@ func TestInstalledFiles(t *testing.T) {
 		"usr/lib/sysusers.d/heartbeat.conf":           "644",
 		"usr/share/doc/heartbeat/LICENSE":             "644",
 		"usr/share/doc/heartbeat/PROTOCOL.md":         "644",
+		"usr/share/doc/heartbeat/COMPATIBILITY.md":    "644",
 		"usr/share/doc/heartbeat/ha.cf":               "644",
 		"usr/share/doc/heartbeat/haresources":         "644",
 		"usr/share/doc/heartbeat/authkeys":            "644",
