@@ -9,6 +9,7 @@ import (
 // Scenarios are all of them but the rolling upgrade.
 func Scenarios() []Scenario {
 	s := []Scenario{
+		{Name: "lossy", Play: lossy},
 		{Name: "switching", Core: true, Play: switching},
 		{Name: "failures", Core: true, Play: failures},
 		{Name: "failures-failback-off", Core: true, Setup: Setup{Failback: "off"}, Play: failuresOff},
@@ -20,7 +21,6 @@ func Scenarios() []Scenario {
 		{Name: "killed", Play: killed},
 		{Name: "overlapping", Setup: Setup{Script: "slow", Before: withSlow}, Play: overlapping},
 		{Name: "reload", Play: reload, Allow: []string{"auth=…", "failed authentication", "MSG …", "authentication failed"}},
-		{Name: "lossy", Setup: Setup{Media: []string{"bcast eth1"}}, Play: lossy},
 		{Name: "habits", Setup: Setup{Before: withNote}, Play: habits},
 		{Name: "pinging", Setup: Setup{Extra: []string{"ping 10.77.0.100", "respawn hacluster /usr/libexec/heartbeat/ipfail"}}, Play: pinging},
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,7 +44,9 @@ func acts(group []*job) []string {
 		if len(j.outcome.Acts) > len(names) {
 			names = nil
 			for _, a := range j.outcome.Acts {
-				names = append(names, a.Name)
+				if !slices.Contains(names, a.Name) { // a repeated act has one line
+					names = append(names, a.Name)
+				}
 			}
 		}
 	}
