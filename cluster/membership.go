@@ -287,8 +287,9 @@ func (m *Machine) restarted(n *node) {
 func (m *Machine) status(n *node, msg Status, ev Heard) {
 	// One that was held for dead and is active in a life of which we have heard
 	// nothing was alone while it started: to us it returns as well.
+	resync := false
 	if ev.Returned || ev.Restarted && n.State == "dead" && msg.State == "active" && m.st.CommUp {
-		m.returned(n, msg)
+		resync = m.returned(n, msg)
 	}
 	if n.Heard && !(ev.Returned && msg.New) {
 		interval := ev.At.Sub(n.HeardAt) - n.Credit
@@ -315,6 +316,12 @@ func (m *Machine) status(n *node, msg Status, ev Heard) {
 		m.statusScript(n)
 	}
 	m.oneWay(n)
+	if resync {
+		// Only now: what is said to a dead node is not kept for retransmission.
+		m.cancelStandby(n.Name, n.Name+" was held for dead meanwhile")
+		m.st.OtherStable = false
+		m.sayHold(m.st.Phase == PhaseStable, infoResync, true)
+	}
 }
 
 // compare notes what kind of peer this is and whether its files differ.

@@ -504,8 +504,11 @@ func (m *Machine) audit() {
 	}
 }
 
-// returned is the return of a node that was held for dead.
-func (m *Machine) returned(n *node, msg Status) {
+// returned is the return of a node that was held for dead. It reports whether
+// the two are to tell each other what they hold: both know how to end an
+// overlap without stopping everything, and each must hear the other, who may
+// not have missed us.
+func (m *Machine) returned(n *node, msg Status) (resync bool) {
 	m.log(Crit, fmt.Sprintf("Cluster node %s returning after partition.", n.Name), "node returns after a partition", "node", n.Name)
 	m.info("For information on cluster partitions, See URL: http://linux-ha.org/wiki/Split_Brain", "see the documentation on split brain")
 	m.warn("Deadtime value may be too small.", "deadtime may be too small", "deadtime", m.cfg.Deadtime)
@@ -514,19 +517,15 @@ func (m *Machine) returned(n *node, msg Status) {
 	m.record("node", n.Name+" returns after a partition", "its keepalives are heard again, of the generation that was held for dead")
 	m.sayStatus(m.self().State, false)
 	if m.st.Phase == PhaseInit && m.cfg.Failback != FailbackLegacy {
-		return
+		return false
 	}
 	if msg.New && m.cfg.Failback != FailbackLegacy {
-		// Both know how to end an overlap without stopping everything. Each
-		// must hear the other, who may not have missed us.
-		m.cancelStandby(n.Name, n.Name+" was held for dead meanwhile")
-		m.st.OtherStable = false
-		m.sayHold(m.st.Phase == PhaseStable, infoResync, true)
-		return
+		return true
 	}
 	if !m.st.RestartAt.On && m.st.Shutdown == shutdownNo {
 		m.st.RestartAt.set(m.now.Add(partitionPause), "restart after the partition")
 	}
+	return false
 }
 
 // setGroup is the only place where a group's state changes.
