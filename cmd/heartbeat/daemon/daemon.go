@@ -137,6 +137,12 @@ func (s *setup) start() int {
 	if s.flags.verbose {
 		printConfig(s.stdout, c)
 	}
+	// What the original does not warn of comes before its last words.
+	for _, p := range problems {
+		if p.Severity == config.Warn && len(p.Classic) == 0 {
+			say.printf(cluster.Warn, "%v", p)
+		}
+	}
 	say.lines(classic)
 	if alive {
 		say.printf(cluster.Info, "heartbeat: already running [pid %d].", pid)

@@ -349,6 +349,7 @@ func TestReplaceInPlace(t *testing.T) {
 func TestUnmanaged(t *testing.T) {
 	c := cells(t, 1)[0]
 	c.write("ha.cf", c.file("etc/ha.d/ha.cf")+"uuidfrom nodename\nwatchdog /dev/watchdog\n", 0o644)
+	c.write("haresources", c.file("etc/ha.d/haresources")+"node1 IPAddr::10.9.9.9\n", 0o644)
 	c.expect(0, "Starting heartbeat", "-M")
 	until(t, "node1 stable", func() bool { return c.status().Stable })
 	if s := c.status(); len(s.Groups) != 0 || c.hasAddress() {
@@ -357,6 +358,9 @@ func TestUnmanaged(t *testing.T) {
 	c.expect(0, "", "-k")
 	if log := c.file("ha-log"); strings.Contains(log, "CRIT:") || !strings.Contains(log, "WARN: watchdog device /dev/watchdog is not opened") {
 		t.Errorf("the log says\n%s", log)
+	}
+	if log := c.file("ha-log"); !strings.Contains(log, "resource type IPAddr, no script has that name") {
+		t.Errorf("no warning of the misspelt resource type:\n%s", log)
 	}
 	if _, err := os.Stat(filepath.Join(c.root, "var/lib/heartbeat/hb_uuid")); err == nil {
 		t.Error("a uuid from the name was stored")
