@@ -453,6 +453,10 @@ func (m *Machine) tryFailback() {
 		return
 	}
 	if !m.peerActive() {
+		if m.peerAlive() {
+			// The packet that says active was overtaken by what came after it.
+			m.st.FailbackTry.set(m.now.Add(failbackPause), "handing resources back")
+		}
 		return
 	}
 	m.st.FailbackDue = false
