@@ -258,6 +258,12 @@ func (m *Machine) gaveUp(j job, ok bool) {
 		return
 	}
 	if m.cfg.Failback != FailbackLegacy && m.st.CommUp {
+		if m.st.Mine&j.Set != None && m.st.Standby == StandbyNot && m.st.Shutdown == shutdownNo {
+			// The other node restarted meanwhile and was told that we still
+			// hold it; now it may take it.
+			m.st.Mine &^= j.Set
+			m.sayResource(m.st.Phase == PhaseStable, "")
+		}
 		m.reclaim()
 	}
 }

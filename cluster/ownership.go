@@ -54,14 +54,20 @@ func (m *Machine) otherStarting(from string) {
 		m.sayResource(false, "")
 	case PhaseReceived, PhaseStable, PhaseShutdown:
 		m.st.OtherStable = false
-		if m.st.Shutdown == shutdownReleasing {
+		giving := m.giving()
+		if giving {
 			// The other node would take, once it has settled, what still runs here.
 			m.st.Mine |= m.unreleased()
 		}
-		m.sayResource(m.st.Phase == PhaseStable, "")
+		m.sayResource(m.st.Phase == PhaseStable && !giving, "")
 	default:
 		m.log(Error, fmt.Sprintf("Received 'starting' message in state %d", m.st.Phase), "starting message in the wrong phase", "node", from, "phase", m.st.Phase.String())
 	}
+}
+
+// giving reports whether something is being stopped.
+func (m *Machine) giving() bool {
+	return slices.ContainsFunc(m.st.Jobs, func(j job) bool { return j.Kind == JobGive })
 }
 
 // unreleased are the sets of which something may still run here.

@@ -302,9 +302,7 @@ func (r *replay) engine() {
 		Keepalive: ms(c.Keepalive), Deadtime: ms(c.Deadtime), Warntime: ms(c.Warntime), Initdead: ms(c.Initdead),
 		MaxRexmitDelay: 250 * time.Millisecond, HopFudge: 1, LogBadPacket: true, InnerAuth: true,
 	}
-	for _, link := range []Link{{"eth0", false}, {"eth1", false}, {"/dev/ttyS0", true}} {
-		cfg.Links = append(cfg.Links, link)
-	}
+	cfg.Links = []Link{{"eth0", false}, {"eth1", false}, {"/dev/ttyS0", true}}
 	if r.c.ping != "" {
 		cfg.PingNodes, cfg.IPFail, cfg.Deadping = []PingNode{{Name: r.c.ping}}, true, cfg.Deadtime
 	}

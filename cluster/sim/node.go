@@ -64,15 +64,13 @@ type node struct {
 	held     []engine.Output
 	orders   map[uint64]string
 
-	startAt  time.Duration // machine time of the next start
-	starts   bool
-	booting  *job // releases what was found half running
-	restored []byte
+	startAt time.Duration // machine time of the next start
+	starts  bool
+	booting *job // releases what was found half running
 
-	heard   []hearing
-	sent    []keepalive // ring
-	sentAt  int
-	lastGen []uint64
+	heard  []hearing
+	sent   []keepalive // ring
+	sentAt int
 }
 
 type letter struct {
