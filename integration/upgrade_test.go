@@ -216,6 +216,68 @@ func TestNewTimings(t *testing.T) {
 	}
 }
 
+// TestRestartWaits: a restart in place waits for a script that runs. When
+// ha.cf is broken meanwhile it does not happen, for the successor could not
+// start; and a disk that is full when it does happen matters not.
+func TestRestartWaits(t *testing.T) {
+	t.Parallel()
+	cfg := calm()
+	cfg.Services = []string{"slow"}
+	c := newCluster(t, both(), cfg)
+	c.script("slow", marker+"[ \"$1\" = start ] && until [ -e /var/log/go ]; do sleep 0.05; done\n[ \"$1\" = status ] && [ ! -e /var/log/go ] && exit 3\necho running OK\n")
+	c.start(c.N1)
+	c.start(c.N2)
+	c.must(c.N1.WaitLog(t.Context(), limit, "/var/log/calls", "slow start"))
+	pid := c.pid(c.N1)
+	c.touch(c.N1, "/etc/ha.d/ha.cf")
+	c.signal(c.N1, unix.SIGHUP)
+	c.says(c.N1, "The restart waits for the end of 1 jobs")
+	c.must(c.N1.Write("/etc/ha.d/ha.cf", cfg.HaCf()+"deadtme 10\n", 0o600))
+	c.must(c.N1.Write("/var/log/go", "", 0o644))
+	c.says(c.N1, "restart in place: the configuration has become unusable: ")
+	c.settled()
+	c.owns(c.N1, cfg.Addrs...)
+
+	c.must(c.N1.Write("/etc/ha.d/ha.cf", cfg.HaCf(), 0o600))
+	if o := c.run(c.N1, "sh", "-c", "mount -t tmpfs -o size=64k tmpfs /mnt && cp -a /var/lib/heartbeat/. /mnt/ && mount --move /mnt /var/lib/heartbeat && head -c 100000 /dev/zero >/var/lib/heartbeat/filler; df /var/lib/heartbeat"); !strings.Contains(o.Stdout, "100%") {
+		t.Fatalf("the disk is not full: %+v", o)
+	}
+	c.replaced(c.N1, func() { c.signal(c.N1, unix.SIGHUP) })
+	c.owns(c.N1, cfg.Addrs...)
+	c.expect(c.N1, 0, "local\n", c.on(c.N1).Status, "rscstatus")
+	if now := c.pid(c.N1); now != pid {
+		t.Errorf("the process was %s and is %s", pid, now)
+	}
+	if k := strings.Count(c.N1.Read("/var/log/calls"), "slow start"); k != 1 {
+		t.Errorf("the script was started %d times", k)
+	}
+	if c.deaths() != 0 {
+		t.Error("a node was declared dead")
+	}
+}
+
+// TestSuccessorFails: a process that has replaced itself and cannot go on lets
+// go of what it took over before it ends: the other node takes it soon.
+func TestSuccessorFails(t *testing.T) {
+	t.Parallel()
+	cfg := calm()
+	c := startCluster(t, both(), cfg)
+	p, err := c.Probe(t.Context(), lab.ProbeOptions{Addrs: cfg.Addrs, Interval: 5 * time.Millisecond, Nodes: true})
+	c.must(err)
+	c.must(c.N1.Write("/var/lib/heartbeat/hb_uuid", "short", 0o644))
+	c.touch(c.N1, "/etc/ha.d/ha.cf")
+	c.signal(c.N1, unix.SIGHUP)
+	c.says(c.N1, "ERROR: heartbeat not started: read uuid: ")
+	c.nothingLeft(c.N1, cfg)
+	c.owns(c.N2, cfg.Addrs...)
+	c.must(c.WaitAnswerer(t.Context(), c.N2, limit, cfg.Addrs[0]))
+	res, err := p.Stop()
+	c.must(err)
+	if res.Dual() != 0 {
+		t.Errorf("both nodes answered for %v", res.Dual())
+	}
+}
+
 // TestNewKeys: the keys are changed on both nodes within deadtime. What is
 // rejected meanwhile does no harm, and afterwards everything is signed with the
 // new key.

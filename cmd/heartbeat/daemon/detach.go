@@ -66,6 +66,7 @@ func (s *setup) detach() int {
 		fmt.Fprintf(s.stderr, "ERROR: heartbeat not started: the daemon %s before it was up, see its log\n", state)
 		return 1
 	case n != 0:
+		_ = cmd.Wait() // it ends with its report; then nothing of it is left
 		fmt.Fprint(s.stderr, text)
 	}
 	return n

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -54,10 +55,18 @@ func (s *setup) serve(c *config.Config, ready *readiness) int {
 	restarted := os.Getenv(againEnv) != ""
 	_ = os.Unsetenv(againEnv)
 	d := &daemonProcess{setup: s, config: c}
+	successor := succeeding()
 	fail := func(err error) int {
 		if d.log != nil {
 			d.log.Printf(cluster.Error, "heartbeat not started: %v", err)
+			if successor {
+				d.abandon()
+			}
 			d.log.Close()
+		}
+		if d.lock != nil { // else these are another daemon's
+			_ = os.Remove(d.paths.PIDFile)
+			_ = os.Remove(d.socket())
 		}
 		if s.flags.foreground && d.log == nil {
 			fmt.Fprintf(s.stderr, "ERROR: heartbeat not started: %v\n", err)
@@ -67,17 +76,26 @@ func (s *setup) serve(c *config.Config, ready *readiness) int {
 	}
 	d.notifier, d.env = node.StartNotifier()
 	var err error
-	if d.taken, err = takeOver(); err != nil {
+	if d.log, err = logging.New(logOptions(s, c)); err != nil {
 		return fail(err)
 	}
-	d.log, err = logging.New(logOptions(s, c))
-	if err != nil {
+	if d.taken, err = takeOver(); err != nil {
 		return fail(err)
 	}
 	if err := d.open(restarted); err != nil {
 		return fail(err)
 	}
 	return d.run(ready)
+}
+
+// abandon releases what the predecessor held when its successor cannot run:
+// nobody else here ever would, and the other node takes it over soon.
+func (d *daemonProcess) abandon() {
+	for _, g := range slices.Backward(d.groups()) {
+		if err := g.Give(context.Background()); err != nil {
+			d.log.Printf(cluster.Error, "%v", err)
+		}
+	}
 }
 
 // open makes everything ready for the loop.
@@ -305,6 +323,10 @@ func (d *daemonProcess) handOver(snapshot []byte) error {
 	origin, err := d.node.Origin()
 	if err != nil {
 		return err
+	}
+	// The order may have waited long for running jobs.
+	if _, problems := d.load(); problems.Failed() {
+		return fmt.Errorf("restart in place: the configuration has become unusable: %w", refusal(problems))
 	}
 	d.log.Printf(cluster.Info, "Performing heartbeat restart exec.")
 	flush, cancel := context.WithTimeout(context.Background(), time.Second)

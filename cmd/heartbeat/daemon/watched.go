@@ -64,13 +64,7 @@ func (d *daemonProcess) reload(force bool) node.Change {
 	}
 	c, problems := d.load()
 	if problems.Failed() {
-		var lines []string
-		for _, p := range problems.Report() {
-			if p.Severity == config.Error {
-				lines = append(lines, p.String())
-			}
-		}
-		return node.Change{Err: errors.New(strings.Join(lines, "; "))}
+		return node.Change{Err: refusal(problems)}
 	}
 	if changed {
 		if c.Self != d.config.Self {
@@ -81,4 +75,15 @@ func (d *daemonProcess) reload(force bool) node.Change {
 	d.files.keys = now.keys
 	keys := engineKeys(c.Auth)
 	return node.Change{Keys: &keys}
+}
+
+// refusal are the errors of a configuration in one line.
+func refusal(problems config.Problems) error {
+	var lines []string
+	for _, p := range problems.Report() {
+		if p.Severity == config.Error {
+			lines = append(lines, p.String())
+		}
+	}
+	return errors.New(strings.Join(lines, "; "))
 }
