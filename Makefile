@@ -60,7 +60,7 @@ SIMHOURS  ?= 100
 SIMSEED   ?= 1
 
 .PHONY: all build man install install-programs install-config install-docs accounts uninstall \
-        demo test check vet lint bench sim fuzz deps clean
+        demo test check vet lint bench interop sim fuzz deps clean
 
 all: build
 
