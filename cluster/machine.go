@@ -632,7 +632,7 @@ func (m *Machine) heard(ev Heard) {
 
 // overtaken reports whether the message was lost and came only after a newer
 // one of its kind, which it must not undo. A new node's numbers rise in the
-// order in which it speaks; in a 3.0.6 what a message causes goes first.
+// order in which it speaks.
 func (m *Machine) overtaken(n *node, ev Heard) bool {
 	switch msg := ev.Msg.(type) {
 	case Status:
@@ -642,10 +642,12 @@ func (m *Machine) overtaken(n *node, ev Heard) bool {
 		}
 		n.StatusSeq = ev.Seq
 	case Resource:
-		if n.New && ev.Seq < n.ClaimSeq {
+		// 3.0.6 sends the consequence of a claim before the claim, numbered
+		// behind it, so there too the higher number is the newer knowledge.
+		if (n.New || msg.Full) && ev.Seq < n.ClaimSeq {
 			return true
 		}
-		n.ClaimSeq = ev.Seq
+		n.ClaimSeq = max(n.ClaimSeq, ev.Seq)
 	case Starting:
 		if n.New && ev.Seq < n.ClaimSeq {
 			m.sayResource(m.st.Phase == PhaseStable, "") // the answer is owed
