@@ -10,7 +10,7 @@ import (
 func Scenarios() []Scenario {
 	s := []Scenario{
 		// Claims overtake each other there, in words; the kernels are probed.
-		{Name: "lossy", Play: lossy, Allow: []string{"Both machines own", "No one owns", "Attempt to remove timeout", "Ignored standby message"}},
+		{Name: "lossy", Play: lossy, Allow: []string{"Both machines own", "No one owns", "Attempt to remove timeout", "Ignored standby message", "seqno too low", "Irretrievably lost"}},
 		{Name: "switching", Core: true, Play: switching},
 		{Name: "failures", Core: true, Play: failures},
 		{Name: "failures-failback-off", Core: true, Setup: Setup{Failback: "off"}, Play: failuresOff},
@@ -21,7 +21,7 @@ func Scenarios() []Scenario {
 		{Name: "frozen", Play: frozen},
 		{Name: "killed", Play: killed},
 		{Name: "overlapping", Setup: Setup{Script: "slow", Before: withSlow}, Play: overlapping},
-		{Name: "reload", Play: reload, Allow: []string{"auth=…", "failed authentication", "MSG …", "authentication failed"}},
+		{Name: "reload", Play: reload, Allow: []string{"auth=…", "failed authentication", "MSG …", "authentication failed", "which is not in authkeys"}},
 		{Name: "habits", Setup: Setup{Before: withNote}, Play: habits},
 		{Name: "pinging", Setup: Setup{Extra: []string{"ping 10.77.0.100", "respawn hacluster /usr/libexec/heartbeat/ipfail"}}, Play: pinging},
 	}
