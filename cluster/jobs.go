@@ -258,9 +258,12 @@ func (m *Machine) gaveUp(j job, ok bool) {
 		return
 	}
 	if m.cfg.Failback != FailbackLegacy && m.st.CommUp {
-		if m.st.Mine&j.Set != None && m.st.Standby == StandbyNot && m.st.Shutdown == shutdownNo {
+		there := false
+		m.peers(func(n *node) { there = there || n.alive() && !n.Parted })
+		if there && m.st.Mine&j.Set != None && m.st.Standby == StandbyNot && m.st.Shutdown == shutdownNo {
 			// The other node restarted meanwhile and was told that we still
-			// hold it; now it may take it.
+			// hold it; now it may take it. When it is gone it is ours again, and
+			// its start waits for the end of this stop.
 			m.st.Mine &^= j.Set
 			m.sayResource(m.st.Phase == PhaseStable, "")
 		}
