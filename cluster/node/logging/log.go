@@ -146,21 +146,13 @@ func (l *Log) SetDebug(level int) { l.debug.Store(int32(level)) }
 // Debug is the debug level.
 func (l *Log) Debug() int { return int(l.debug.Load()) }
 
-// Reopen makes the next line open the files anew (logrotate, SIGHUP). It does
-// not wait.
+// Reopen makes the next line open the files anew (logrotate, SIGHUP): what is
+// written from now on goes to what then bears the name. It does not wait.
 func (l *Log) Reopen() {
-	go func() { // ends with the writer
-		select {
-		case l.control <- func() {
-			for _, f := range []*file{l.logfile, l.debugfile} {
-				if f != nil {
-					f.close()
-				}
-			}
-		}:
-		case <-l.done:
-		}
-	}()
+	select {
+	case l.queue <- Record{reopen: true}:
+	default: // a full queue: a renamed file is noticed within a second anyway
+	}
 }
 
 // Flush waits until what was written before is out, at most until ctx ends.
@@ -256,6 +248,15 @@ func (l *Log) tellDropped() {
 }
 
 func (l *Log) add(r *Record) {
+	if r.reopen {
+		l.flush()
+		for _, f := range []*file{l.logfile, l.debugfile} {
+			if f != nil {
+				f.close()
+			}
+		}
+		return
+	}
 	if l.logfile != nil && r.Level != cluster.Debug {
 		l.bufLog = appendFile(l.bufLog, r, l.o.Host, l.o.Legacy, false)
 		l.linesLog++

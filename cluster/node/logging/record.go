@@ -32,6 +32,9 @@ type Record struct {
 	// ("info:", "ERROR:", empty for none) in place of the level.
 	Script string
 	Word   string
+
+	// reopen marks no line but the order to open the files anew.
+	reopen bool
 }
 
 const (
