@@ -161,15 +161,17 @@ func (r *Result) Takeover(node string, t0 time.Time) (time.Duration, bool) {
 	return 0, false
 }
 
-// Release is the time from t0 until a node that owned the first address then no
-// longer answered for it; false when it did not own it or never let go.
+// Release is the time from t0 until a node that had owned the first address no
+// longer answered for it, 0 when its last answer came before t0 already; false
+// when it never owned it before or never let go.
 func (r *Result) Release(node string, t0 time.Time) (time.Duration, bool) {
+	took, ok := time.Duration(0), false
 	for _, s := range r.owned(node, 0) {
-		if s.From <= t0.UnixNano() && s.To > t0.UnixNano() {
-			return time.Duration(s.To - t0.UnixNano()), s.To+20*r.IntervalNS < r.End
+		if s.From <= t0.UnixNano() {
+			took, ok = time.Duration(max(0, s.To-t0.UnixNano())), s.To+20*r.IntervalNS < r.End
 		}
 	}
-	return 0, false
+	return took, ok
 }
 
 // Dual is for how long both nodes answered for the first address.
