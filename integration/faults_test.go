@@ -62,6 +62,9 @@ func partition(t *testing.T, settled bool) {
 		return len(c.Owners(vip)) == 2, fmt.Sprint(len(c.Owners(vip)), " owners")
 	}))
 	if settled {
+		for _, n := range c.Nodes() {
+			c.says(n, "node "+n.Peer().Name+": is dead")
+		}
 		c.settled()
 		for _, n := range c.Nodes() {
 			c.expect(n, 0, "all\n", c.on(n).Status, "rscstatus")
