@@ -128,8 +128,8 @@ func lossy(r *Run) {
 		return err
 	})
 	for until := time.Now().Add(lossyTime); r.err == nil && time.Now().Before(until); {
-		r.act("20 % loss, n1: hb_standby all", allN2, func() { r.standby(r.N1, "all") })
-		r.act("20 % loss, n2: hb_standby foreign", home, func() { r.standby(r.N2, "foreign") })
+		r.act("20 % loss, n1: hb_standby all", allN2, func() { r.insist(r.N1, "all", allN2) })
+		r.act("20 % loss, n2: hb_standby foreign", home, func() { r.insist(r.N2, "foreign", home) })
 		r.act("20 % loss, n2 is stopped", allN1, func() { r.stop(r.N2) })
 		r.act("20 % loss, n2 is started", home, func() { r.start(r.N2) })
 	}
@@ -138,6 +138,19 @@ func lossy(r *Run) {
 		r.do(func() error { return err })
 	}
 	r.act("the link is good again, n1: hb_standby all", allN2, func() { r.standby(r.N1, "all") })
+}
+
+// insist orders a standby as an operator does who watches: what 3.0.6 refused
+// because a claim of the other node was still on its way, or what got no
+// answer within its 10 s, is ordered again.
+func (r *Run) insist(n *lab.Node, set string, owners Owners) {
+	const tries, patience = 5, 15 * time.Second
+	for range tries {
+		r.standby(n, set)
+		if r.err != nil || lab.Wait(r.ctx, patience, "", func() (bool, string) { return r.match(owners), "" }) == nil {
+			return
+		}
+	}
 }
 
 // note is a script of rc.d that writes down what it was given.

@@ -262,20 +262,25 @@ func (r *Run) end() {
 	}
 }
 
-// both demands that each kernel holds exactly the addresses it is said to.
+// owned demands that each kernel holds exactly the addresses it is said to.
 func (r *Run) owned(owners Owners) {
 	r.do(func() error {
 		return lab.Wait(r.ctx, limit, fmt.Sprintf("the owners are %v", owners), func() (bool, string) {
-			for k, a := range r.addrs() {
-				for i, n := range r.Nodes() {
-					if n.Holds(a) != (owners[k] == i+1) {
-						return false, r.holdings()
-					}
-				}
-			}
-			return true, ""
+			return r.match(owners), r.holdings()
 		})
 	})
+}
+
+// match reports whether they do now.
+func (r *Run) match(owners Owners) bool {
+	for k, a := range r.addrs() {
+		for i, n := range r.Nodes() {
+			if n.Holds(a) != (owners[k] == i+1) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func (r *Run) holdings() string {

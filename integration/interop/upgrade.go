@@ -53,12 +53,16 @@ func upgrade(r *Run) {
 		r.act(fmt.Sprintf("n2 to n1, both %s", word), onN1, func() { r.standby(r.N2, "all") })
 	}
 	swap(ours, "upgraded")
-	swap(old, "back on 3.0.6")
+	swap(old, back)
 }
 
 // planned begins the names of the acts that are the measure: what a planned
 // change costs with 3.0.6 on both.
 const planned = "3.0.6 alone: "
+
+// back ends the names of the acts of the way back; when both are, a change is
+// again one of the old pair.
+const back = "back on 3.0.6"
 
 // upgradeSlack is what a busy machine may add to an outage: six labs fork
 // scripts on two cores.
@@ -69,7 +73,7 @@ const upgradeSlack = 500 * time.Millisecond
 func noWorseThanPlanned(o Outcome) []string {
 	var bound time.Duration
 	for _, a := range o.Acts {
-		if strings.HasPrefix(a.Name, planned) {
+		if strings.HasPrefix(a.Name, planned) || strings.HasSuffix(a.Name, "both "+back) {
 			bound = max(bound, a.Outage)
 		}
 	}
