@@ -582,7 +582,8 @@ func (s *Session) receiveAck(p *sender, m *message.Message, v *Verdict) {
 		return
 	}
 	if seq > s.st.Seq {
-		v.note("ERROR", fmt.Sprintf("ackseq(%d) from %s is larger than our newest (%d)", seq, p.Name, s.st.Seq),
+		// Usual for a while after our own start: it answers our former life.
+		v.note("info", fmt.Sprintf("ackseq(%d) from %s is larger than our newest (%d)", seq, p.Name, s.st.Seq),
 			"acknowledgement of something never sent", "node", p.Name, "seq", seq, "newest", s.st.Seq)
 		return
 	}

@@ -290,7 +290,7 @@ func TestReceive(t *testing.T) {
 			first, heard(from("reqnodes", 5, 2, "dest", "node7"), elsewhere, "> t=NS_ackmsg dest=node2 ackseq=2"),
 		}},
 		{name: "an acknowledgement of ours", steps: []did{first, say30, heard(from("NS_ackmsg", 5, 0, "dest", "node1", "ackseq", "1e"), control)}},
-		{name: "of more than we sent", steps: []did{first, say30, heard(from("NS_ackmsg", 5, 0, "dest", "node1", "ackseq", "1f"), control, "ERROR: ackseq(31) from node2 is larger than our newest (30)")}},
+		{name: "of more than we sent", steps: []did{first, say30, heard(from("NS_ackmsg", 5, 0, "dest", "node1", "ackseq", "1f"), control, "info: ackseq(31) from node2 is larger than our newest (30)")}},
 		{name: "of something for another node", steps: []did{first, say30, heard(from("NS_ackmsg", 5, 0, "dest", "node2", "ackseq", "ff"), elsewhere)}},
 		{name: "of nobody's", steps: []did{first, heard(from("NS_ackmsg", 5, 0, "ackseq", "1"), elsewhere)}},
 		{name: "of a former life", steps: []did{first, say30, heard(from("NS_ackmsg", 4, 0, "dest", "node1", "ackseq", "ff"), replay)}},

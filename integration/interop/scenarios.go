@@ -239,7 +239,7 @@ func media() []Scenario {
 		{"serial-md5", Setup{Media: []string{}, Serial: true, Authkeys: "auth 1\n1 md5 secret\n"}, moves},
 		{"serial-and-ucast-netstring", Setup{Media: ucast, Serial: true, Extra: []string{"msgfmt netstring"}}, movesNetstring},
 	} {
-		out = append(out, Scenario{Name: "media-" + m.name, Core: true, Setup: m.setup, Play: m.play})
+		out = append(out, Scenario{Name: "media-" + m.name, Setup: m.setup, Play: m.play})
 	}
 	return out
 }
