@@ -31,6 +31,9 @@ type Scenario struct {
 	// Pairs are those that the scenario makes sense for; none: all four.
 	Pairs []Pair
 	Play  func(r *Run)
+	// Fragile says that two nodes of 3.0.6 do not always come through: their
+	// failure is shown and is none of ours.
+	Fragile bool
 	// Allow are parts of ERROR lines that come or not by chance of time.
 	Allow []string
 	// Check, when set, looks at the whole for more.

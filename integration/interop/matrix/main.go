@@ -64,6 +64,9 @@ type job struct {
 	problems []string
 }
 
+// excused reports whether a failure is 3.0.6's own.
+func (j *job) excused() bool { return j.pair == interop.Old && j.scenario.Fragile }
+
 func run(ctx context.Context, o options) (bad int, err error) {
 	only, err := regexp.Compile(o.only)
 	if err != nil {
@@ -100,13 +103,16 @@ func run(ctx context.Context, o options) (bad int, err error) {
 	}
 	play(ctx, o.labs, jobs, progs)
 	for _, j := range jobs {
-		if j.pair == interop.Old {
+		// A run that broke off may have owned an address twice until its end.
+		if j.pair == interop.Old && len(j.outcome.Problems) == 0 {
 			baseline.Add(j.outcome)
 		}
 	}
 	for _, j := range jobs {
 		if j.problems = baseline.Judge(j.outcome, j.pair); len(j.problems) > 0 {
-			bad++
+			if !j.excused() {
+				bad++
+			}
 			fmt.Printf("\n%s, %s:\n", j.scenario.Name, j.pair.Name)
 			for _, p := range j.problems {
 				fmt.Println("  ", strings.ReplaceAll(p, "\n", "\n      "))
