@@ -198,6 +198,9 @@ func (n *Node) carry(now cluster.Instant, outs []engine.Output) {
 	for _, out := range outs {
 		if t, ok := out.(engine.Transmit); ok && t.Keepalive {
 			n.transmit(t)
+			for _, alive := range n.o.Alive {
+				alive(n.clock.zero.Add(time.Duration(now)))
+			}
 			continue
 		}
 		if n.waiting != nil {

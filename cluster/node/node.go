@@ -89,6 +89,12 @@ type Options struct {
 	// Fence resets another node; nil means that no device is configured. It
 	// returns nil only when the node is reset.
 	Fence func(ctx context.Context, node string) error
+	// Alive are called in order by the loop whenever a keepalive of this node
+	// has been handed to the media, with the moment before it was: what guards
+	// a node that hangs (addresses that run out, a watchdog device) is fed by
+	// them and by nothing else. They must not block. A node that must first
+	// release what it holds sends no keepalive and so calls none.
+	Alive []func(at time.Time)
 	// Programs are the respawn and failfast lines; nil for none.
 	Programs *Programs
 	// Reload decides what a SIGHUP or the orders reload and reexec mean; nil

@@ -171,6 +171,38 @@ func TestPersistHoldsBack(t *testing.T) {
 	}
 }
 
+// TestAlive: what guards a node that hangs is fed by keepalives that went out,
+// and by nothing else the node says.
+func TestAlive(t *testing.T) {
+	w := newWire("bcast", "eth0")
+	done := make(chan struct{})
+	eng := &scripted{}
+	eng.on = func(now cluster.Instant, in engine.Input) []engine.Output {
+		if _, ok := in.(engine.Wake); !ok {
+			return nil
+		}
+		if len(w.got()) > 2 {
+			eng.none = true
+			close(done)
+			return nil
+		}
+		eng.deadline = now.Add(time.Millisecond)
+		return []engine.Output{engine.Transmit{Netstring: []byte("a question")}, engine.Transmit{Netstring: []byte("keepalive"), Keepalive: true}}
+	}
+	var fed []int // how much was on the wire each time
+	begun := time.Now()
+	alive := func(at time.Time) {
+		if at.Before(begun) || at.After(time.Now()) {
+			t.Errorf("fed for %v, between %v and now", at, begun)
+		}
+		fed = append(fed, len(w.got()))
+	}
+	run(t, Options{Engine: eng, Media: []transport.Medium{w}, Alive: []func(time.Time){alive}}, func(*Node) { <-done })
+	if want := []int{2, 4}; !slices.Equal(fed, want) {
+		t.Errorf("fed when %v messages were out, want %v", fed, want)
+	}
+}
+
 // TestPersistFailure: on a state directory that takes nothing keepalives go on
 // and nothing else does, until it works.
 func TestPersistFailure(t *testing.T) {
