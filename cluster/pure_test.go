@@ -34,6 +34,7 @@ var arrows = []struct {
 	{"cluster/control", nil},
 	{"cluster/protocol", []string{"cluster", "transport/message"}},
 	{"cluster/engine", []string{"cluster", "cluster/protocol", "transport", "transport/message"}},
+	{"cluster/boot", []string{"cluster", "cluster/config", "cluster/engine"}},
 	{"cluster/sim", []string{"cluster", "cluster/engine", "transport", "transport/memory", "transport/message"}},
 	{"cluster/node", []string{"cluster", "cluster/config", "cluster/control", "cluster/engine", "cluster/node/…", "resources/…", "transport", "transport/message"}},
 	{"cluster/node/logging", []string{"cluster"}},

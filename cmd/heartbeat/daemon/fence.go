@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"time"
 
-	"heartbeat/cluster/config"
+	"heartbeat/cluster/boot"
 )
 
 // fenceBudget bounds one reset; the engine tries again after a failed one.
@@ -19,20 +19,9 @@ const fenceBudget = 2 * time.Minute
 // stonithProgram is cluster-glue's; it knows all the devices' plug-ins.
 const stonithProgram = "stonith"
 
-// fenceDevice is the stonith or stonith_host line that this node uses: the last
-// one that names it, or everybody. False when there is none.
-func fenceDevice(c *config.Config) (device config.Stonith, ok bool) {
-	for _, s := range c.Stonith {
-		if s.Host == "" || s.Host == "*" || s.Host == c.Self {
-			device, ok = s, true
-		}
-	}
-	return device, ok
-}
-
 // fence resets a node and returns nil only when the device says that it did.
 func (d *daemonProcess) fence(ctx context.Context, node string) error {
-	device, ok := fenceDevice(d.config)
+	device, ok := boot.FenceDevice(d.config)
 	if !ok {
 		return errors.New("no stonith device in ha.cf applies to this node")
 	}

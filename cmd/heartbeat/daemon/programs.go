@@ -34,16 +34,6 @@ func (d *daemonProcess) programs(taken []node.RunningProgram) *node.Programs {
 	})
 }
 
-// ipfail reports whether a respawn line switches ipfail on.
-func ipfail(c *config.Config) bool {
-	for _, line := range c.Respawn {
-		if line.Builtin() == config.ClientIPFail {
-			return true
-		}
-	}
-	return false
-}
-
 // rebootFlush is what the last log lines may take before the machine restarts.
 const rebootFlush = 500 * time.Millisecond
 

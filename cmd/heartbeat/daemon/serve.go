@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"heartbeat/cluster"
+	"heartbeat/cluster/boot"
 	"heartbeat/cluster/config"
 	"heartbeat/cluster/control"
 	"heartbeat/cluster/engine"
@@ -231,7 +232,7 @@ func (d *daemonProcess) socket() string {
 // except for a successor in place, which continues its predecessor's.
 func (d *daemonProcess) boot() (engine.Boot, error) {
 	c := d.config
-	b := engine.Boot{Config: engineConfig(c), Digest: c.Digest(), PID: os.Getpid()}
+	b := engine.Boot{Config: boot.Config(c), Digest: c.Digest(), PID: os.Getpid()}
 	scripts, err := node.MessageScripts(d.paths.Config)
 	if err != nil {
 		return b, err

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"heartbeat/cluster/boot"
 	"heartbeat/cluster/config"
 	"heartbeat/cluster/node"
 )
@@ -73,7 +74,7 @@ func (d *daemonProcess) reload(force bool) node.Change {
 		return node.Change{Reexec: true}
 	}
 	d.files.keys = now.keys
-	keys := engineKeys(c.Auth)
+	keys := boot.Keys(c.Auth)
 	return node.Change{Keys: &keys}
 }
 

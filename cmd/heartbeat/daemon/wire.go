@@ -10,7 +10,6 @@ import (
 
 	"heartbeat/cluster"
 	"heartbeat/cluster/config"
-	"heartbeat/cluster/engine"
 	"heartbeat/cluster/node/logging"
 	"heartbeat/resources"
 	"heartbeat/resources/ipaddr"
@@ -19,32 +18,6 @@ import (
 	"heartbeat/transport/serial"
 	"heartbeat/transport/udp"
 )
-
-// engineConfig is what the engine needs of the configuration.
-func engineConfig(c *config.Config) engine.Config {
-	e := engine.Config{
-		Self: c.Self, Nodes: c.Nodes, Groups: c.Groups,
-		Keepalive: c.Keepalive, Deadtime: c.Deadtime, Warntime: c.Warntime, Initdead: c.Initdead, Deadping: c.Deadping,
-		MaxRexmitDelay: c.MaxRexmitDelay, HopFudge: c.HopFudge, Failback: c.Failback,
-		InnerAuth: !c.NetstringOnly, LogBadPacket: c.LogBadPacket, IPFail: ipfail(c), Keys: engineKeys(c.Auth),
-	}
-	for _, p := range c.PingNodes {
-		e.PingNodes = append(e.PingNodes, engine.PingNode{Name: p.Name, Group: p.Group})
-	}
-	for _, m := range c.Media {
-		e.Links = append(e.Links, engine.Link{Name: m.Link(), Serial: m.Kind == "serial"})
-	}
-	_, e.Stonith = fenceDevice(c)
-	return e
-}
-
-func engineKeys(a config.Auth) engine.Keys {
-	k := engine.Keys{Outbound: a.Outbound}
-	for _, key := range a.Keys {
-		k.Keys = append(k.Keys, engine.Key(key))
-	}
-	return k
-}
 
 // openMedia opens all media of the configuration.
 func openMedia(c *config.Config, inherited udp.Inherited) ([]transport.Medium, error) {
