@@ -58,8 +58,9 @@ func TestMessages(t *testing.T) {
 			`ERROR /etc/ha.d/ha.cf:5:13: bcast eth7, there is no such interface, name an interface that is up when heartbeat starts (ip -4 addr)`}},
 		{name: "Pacemaker", hacf: goodHACF + "crm on\n", want: []string{
 			`ERROR /etc/ha.d/ha.cf:5:5: crm on, this program manages resources from haresources only, remove the line, or run Pacemaker on its own cluster layer`}},
-		{name: "watchdog", hacf: goodHACF + "watchdog /dev/watchdog\n", want: []string{
-			`WARN /etc/ha.d/ha.cf:5:10: watchdog /dev/watchdog, the device is not opened: nothing restarts this machine when the daemon hangs, remove the line and run heartbeat.service, whose WatchdogSec ends a hung daemon`}},
+		{name: "watchdog", hacf: goodHACF + "watchdog /dev/null\n"},
+		{name: "watchdog that is not there", hacf: goodHACF + "watchdog /dev/nowatchdog\n", want: []string{
+			`WARN /etc/ha.d/ha.cf:5:10: watchdog /dev/nowatchdog, file does not exist: nothing resets this machine when heartbeat hangs, load the device's driver (modprobe softdog) or name another one`}},
 		{name: "several env values", hacf: goodHACF + "env A=1 B=2\n"},
 		{name: "3.0.6 crashes on it", hacf: goodHACF + "ucast\n", want: []string{
 			`ERROR /etc/ha.d/ha.cf:5:1: ucast without interface, it takes INTERFACE PEER, as in: ucast eth0 192.168.1.2, add what is missing`}},

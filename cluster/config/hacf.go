@@ -1054,8 +1054,16 @@ func (p *parser) watchdog(ln line, v word) {
 		return
 	}
 	p.cfg.Watchdog = v.text
-	p.warn(ln, v, nil, "watchdog "+v.text, "the device is not opened: nothing restarts this machine when the daemon hangs",
-		"remove the line and run heartbeat.service, whose WatchdogSec ends a hung daemon")
+	p.onHost(func(h Host) Problems {
+		err := h.CharDevice(v.text)
+		if err == nil {
+			return nil
+		}
+		prob := p.problem(ln, v, Warn, nil, "watchdog "+v.text, err.Error()+": nothing resets this machine when heartbeat hangs",
+			"load the device's driver (modprobe softdog) or name another one")
+		prob.Err = err
+		return Problems{prob}
+	})
 }
 
 func (p *parser) client(ln line) {

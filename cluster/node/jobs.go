@@ -47,6 +47,11 @@ func (n *Node) startJob(job cluster.Job) {
 			turns[i] = n.queueTurn(ctx, job.Kind, key)
 		}
 	}
+	if job.Kind == cluster.JobTake && len(job.Keys) > 0 {
+		for _, trouble := range n.unguarded() {
+			n.log.Printf(cluster.Warn, "resources are taken without a guard: %s", trouble)
+		}
+	}
 	var status string // this node's, which message scripts are told
 	if job.Kind == cluster.JobScript {
 		status = n.o.Engine.View().Local

@@ -95,6 +95,10 @@ type Options struct {
 	// them and by nothing else. They must not block. A node that must first
 	// release what it holds sends no keepalive and so calls none.
 	Alive []func(at time.Time)
+	// Guards say what is wrong with a configured guard against a node that
+	// hangs; empty for nothing. The status shows it, and the log when resources
+	// are taken without it. They must not block.
+	Guards []func() string
 	// Programs are the respawn and failfast lines; nil for none.
 	Programs *Programs
 	// Reload decides what a SIGHUP or the orders reload and reexec mean; nil

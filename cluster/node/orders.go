@@ -77,6 +77,7 @@ func (n *Node) status(v engine.View, now cluster.Instant) control.Status {
 			break
 		}
 	}
+	s.Warnings = append(s.Warnings, n.unguarded()...)
 	for _, m := range n.media {
 		if m.trouble != "" {
 			s.Warnings = append(s.Warnings, fmt.Sprintf("%s cannot send: %s", m.Name(), m.trouble))
@@ -86,6 +87,17 @@ func (n *Node) status(v engine.View, now cluster.Instant) control.Status {
 		}
 	}
 	return s
+}
+
+// unguarded are the troubles of all guards.
+func (n *Node) unguarded() []string {
+	var out []string
+	for _, guard := range n.o.Guards {
+		if trouble := guard(); trouble != "" {
+			out = append(out, trouble)
+		}
+	}
+	return out
 }
 
 // Why returns the last events, newest first.

@@ -345,18 +345,21 @@ func TestReplaceInPlace(t *testing.T) {
 }
 
 // TestUnmanaged: with -M the daemon settles without touching a resource. With
-// uuidfrom nodename nothing is stored; a watchdog that guards nothing is named.
+// uuidfrom nodename nothing is stored; a watchdog that cannot be opened is named.
 func TestUnmanaged(t *testing.T) {
 	c := cells(t, 1)[0]
-	c.write("ha.cf", c.file("etc/ha.d/ha.cf")+"uuidfrom nodename\nwatchdog /dev/watchdog\n", 0o644)
+	c.write("ha.cf", c.file("etc/ha.d/ha.cf")+"uuidfrom nodename\nwatchdog /dev/nowatchdog\n", 0o644)
 	c.write("haresources", c.file("etc/ha.d/haresources")+"node1 IPAddr::10.9.9.9\n", 0o644)
 	c.expect(0, "Starting heartbeat", "-M")
 	until(t, "node1 stable", func() bool { return c.status().Stable })
 	if s := c.status(); len(s.Groups) != 0 || c.hasAddress() {
 		t.Errorf("-M manages %+v", s.Groups)
 	}
+	until(t, "the status warns of the watchdog", func() bool {
+		return strings.Contains(strings.Join(c.status().Warnings, "\n"), "Cannot open watchdog device: /dev/nowatchdog: no such file")
+	})
 	c.expect(0, "", "-k")
-	if log := c.file("ha-log"); strings.Contains(log, "CRIT:") || !strings.Contains(log, "WARN: watchdog device /dev/watchdog is not opened") {
+	if log := c.file("ha-log"); strings.Contains(log, "CRIT:") || !strings.Contains(log, "ERROR: Cannot open watchdog device: /dev/nowatchdog: no such file") {
 		t.Errorf("the log says\n%s", log)
 	}
 	if log := c.file("ha-log"); !strings.Contains(log, "resource type IPAddr, no script has that name") {

@@ -41,6 +41,8 @@ type daemonProcess struct {
 	notifier *node.Notifier
 	env      []string // variables to give back to a successor
 	taken    *carried // from a predecessor, or nil
+	// inherited is the predecessor's watchdog, still armed and not fed.
+	inherited *node.InheritedWatchdog
 	lock     *os.File
 	media    []transport.Medium
 	node     *node.Node
@@ -49,6 +51,8 @@ type daemonProcess struct {
 	files    *watched
 	// respawned are the programs of ha.cf.
 	respawned *node.Programs
+	// watchdog is the machine's, nil for none.
+	watchdog *node.Watchdog
 }
 
 // serve is the daemon until its end. ready may be nil.
@@ -83,6 +87,7 @@ func (s *setup) serve(c *config.Config, ready *readiness) int {
 	if d.taken, err = takeOver(); err != nil {
 		return fail(err)
 	}
+	d.inherited = d.taken.watchdog()
 	if err := d.open(restarted); err != nil {
 		return fail(err)
 	}
@@ -91,11 +96,17 @@ func (s *setup) serve(c *config.Config, ready *readiness) int {
 
 // abandon releases what the predecessor held when its successor cannot run:
 // nobody else here ever would, and the other node takes it over soon.
+// The watchdog that it left armed stays so unless all of it is released in time.
 func (d *daemonProcess) abandon() {
+	clean := true
 	for _, g := range slices.Backward(d.groups()) {
 		if err := g.Give(context.Background()); err != nil {
+			clean = false
 			d.log.Printf(cluster.Error, "%v", err)
 		}
+	}
+	if w := d.inherited; clean && w != nil {
+		node.OpenWatchdog(node.WatchdogOptions{Inherited: w, Log: d.log})
 	}
 }
 
@@ -131,9 +142,6 @@ func (d *daemonProcess) open(restarted bool) error {
 	}
 	d.files = watch(d.paths.Config)
 	d.log.Printf(cluster.Info, "heartbeat: version %s", compatible)
-	if d.config.Watchdog != "" && d.taken == nil {
-		d.log.Printf(cluster.Warn, "watchdog device %s is not opened: nothing restarts this machine when this daemon hangs", d.config.Watchdog)
-	}
 	boot, err := d.boot()
 	if err != nil {
 		return err
@@ -207,20 +215,26 @@ func (d *daemonProcess) open(restarted bool) error {
 		d.log.Printf(cluster.Warn, "%v; keepalives may be a millisecond late", err)
 	}
 	d.respawned = programs
-	d.node = node.New(node.Options{
-		Timer:  timer,
-		Engine: eng, Paths: d.paths, Media: d.media, Groups: byKey, ScriptEnv: d.messageEnv, Log: d.log, Origin: origin,
-		Realtime: rt, Notifier: d.notifier, Reload: d.reload, Fence: d.fence, Programs: programs,
-		Facts: node.Facts{
-			Version: Version(), PID: os.Getpid(), Started: started, Keepalive: c.Keepalive, Warntime: c.Warntime,
-			Deadtime: c.Deadtime, Initdead: c.Initdead, Groups: c.Groups, Params: params,
-		},
-	})
 	if d.listener = d.taken.listener(); d.listener == nil {
 		if d.listener, err = control.Listen(d.socket()); err != nil {
 			return err
 		}
 	}
+	// Last of all: from now on the machine is reset when the loop does not run.
+	d.watchdog = node.OpenWatchdog(node.WatchdogOptions{
+		Device: c.Watchdog, Keepalive: c.Keepalive, Deadtime: c.Deadtime, Inherited: d.inherited, Log: d.log,
+	})
+	d.node = node.New(node.Options{
+		Timer:  timer,
+		Engine: eng, Paths: d.paths, Media: d.media, Groups: byKey, ScriptEnv: d.messageEnv, Log: d.log, Origin: origin,
+		Realtime: rt, Notifier: d.notifier, Reload: d.reload, Fence: d.fence, Programs: programs,
+		Alive:  []func(time.Time){d.watchdog.Alive},
+		Guards: []func() string{d.watchdog.Trouble},
+		Facts: node.Facts{
+			Version: Version(), PID: os.Getpid(), Started: started, Keepalive: c.Keepalive, Warntime: c.Warntime,
+			Deadtime: c.Deadtime, Initdead: c.Initdead, Groups: c.Groups, Params: params,
+		},
+	})
 	return nil
 }
 
@@ -333,15 +347,23 @@ func (d *daemonProcess) handOver(snapshot []byte) error {
 	flush, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	d.log.Flush(flush)
+	watchdog, resumeFeeding, err := d.watchdog.HandOver()
+	if err != nil {
+		return fmt.Errorf("restart in place: %w", err)
+	}
+	defer resumeFeeding()
 	running, resume := d.respawned.HandOver()
 	defer resume()
 	return handOver(d.setup, carried{
 		Snapshot: snapshot, Origin: origin, Started: d.node.Started(), Debug: d.log.Debug(), Programs: running,
-	}, d.media, d.listener, d.env)
+	}, d.media, d.listener, watchdog, d.env)
 }
 
 // finish ends a node that has released everything.
 func (d *daemonProcess) finish(e engine.Exit, cancel func(), served <-chan error, signals chan os.Signal) int {
+	// Everything is released: from here on a reset would help nobody, and the
+	// programs of ha.cf may take their time to end.
+	d.watchdog.Disarm()
 	if !e.Restart {
 		d.notifier.Stopping()
 	}

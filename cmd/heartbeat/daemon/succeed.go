@@ -35,6 +35,8 @@ type carried struct {
 	Control int
 	// Programs are those of ha.cf that run.
 	Programs []node.RunningProgram
+	// Watchdog is armed, and stays so.
+	Watchdog *node.InheritedWatchdog
 }
 
 func (c *carried) programs() []node.RunningProgram {
@@ -62,6 +64,14 @@ func takeOver() (*carried, error) {
 		return nil, fmt.Errorf("take over state: %w", err)
 	}
 	return c, nil
+}
+
+func (c *carried) watchdog() *node.InheritedWatchdog {
+	if c == nil || c.Watchdog == nil {
+		return nil
+	}
+	unix.CloseOnExec(c.Watchdog.FD)
+	return c.Watchdog
 }
 
 // inherited are the predecessor's sockets, for udp.Open.
@@ -96,9 +106,9 @@ func (c *carried) listener() net.Listener {
 }
 
 // handOver replaces the process by the program that now is on disk, with the
-// node's state, its sockets and its control socket. It returns only if that
-// failed; then everything is as before.
-func handOver(s *setup, c carried, media []transport.Medium, control net.Listener, env []string) error {
+// node's state, its sockets, its control socket and the armed watchdog (nil for
+// none). It returns only if that failed; then everything is as before.
+func handOver(s *setup, c carried, media []transport.Medium, control net.Listener, watchdog *os.File, env []string) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("restart in place: %w", err)
@@ -126,6 +136,10 @@ func handOver(s *setup, c carried, media []transport.Medium, control net.Listene
 		}
 		keep = append(keep, f)
 		c.Control = descriptor(f)
+	}
+	if watchdog != nil {
+		keep = append(keep, watchdog)
+		c.Watchdog = &node.InheritedWatchdog{Device: watchdog.Name(), FD: descriptor(watchdog)}
 	}
 	fd, err := unix.MemfdCreate("heartbeat state", unix.MFD_CLOEXEC)
 	if err != nil {
