@@ -43,12 +43,12 @@ type daemonProcess struct {
 	taken    *carried // from a predecessor, or nil
 	// inherited is the predecessor's watchdog, still armed and not fed.
 	inherited *node.InheritedWatchdog
-	lock     *os.File
-	media    []transport.Medium
-	node     *node.Node
-	fifo     *node.FIFO
-	listener net.Listener
-	files    *watched
+	lock      *os.File
+	media     []transport.Medium
+	node      *node.Node
+	fifo      *node.FIFO
+	listener  net.Listener
+	files     *watched
 	// respawned are the programs of ha.cf.
 	respawned *node.Programs
 	// watchdog is the machine's, nil for none.
