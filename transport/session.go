@@ -118,6 +118,9 @@ type sender struct {
 	GapAt   uint64 // the lowest number of the gap that is open
 	Trigger uint64 // 0..9: numbers with this last digit are acknowledged
 	Acked   uint64 // what the node acknowledged of ours
+	// Follows is set once the node has acknowledged a number of this life of
+	// ours: from then on it answers no former one.
+	Follows bool
 }
 
 type missing struct {
@@ -582,12 +585,18 @@ func (s *Session) receiveAck(p *sender, m *message.Message, v *Verdict) {
 		return
 	}
 	if seq > s.st.Seq {
-		// Usual for a while after our own start: it answers our former life.
-		v.note("info", fmt.Sprintf("ackseq(%d) from %s is larger than our newest (%d)", seq, p.Name, s.st.Seq),
+		// An acknowledgement does not say which of our lives it means. One that
+		// was on its way while we restarted means the former; 3.0.6 calls that an
+		// ERROR, too.
+		level := "ERROR"
+		if !p.Follows {
+			level = "info"
+		}
+		v.note(level, fmt.Sprintf("ackseq(%d) from %s is larger than our newest (%d)", seq, p.Name, s.st.Seq),
 			"acknowledgement of something never sent", "node", p.Name, "seq", seq, "newest", s.st.Seq)
 		return
 	}
-	p.Acked = seq
+	p.Acked, p.Follows = seq, true
 	s.freeAcked()
 }
 

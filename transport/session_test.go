@@ -290,7 +290,15 @@ func TestReceive(t *testing.T) {
 			first, heard(from("reqnodes", 5, 2, "dest", "node7"), elsewhere, "> t=NS_ackmsg dest=node2 ackseq=2"),
 		}},
 		{name: "an acknowledgement of ours", steps: []did{first, say30, heard(from("NS_ackmsg", 5, 0, "dest", "node1", "ackseq", "1e"), control)}},
-		{name: "of more than we sent", steps: []did{first, say30, heard(from("NS_ackmsg", 5, 0, "dest", "node1", "ackseq", "1f"), control, "info: ackseq(31) from node2 is larger than our newest (30)")}},
+		{name: "of more than we sent", steps: []did{
+			first, say30, heard(from("NS_ackmsg", 5, 0, "dest", "node1", "ackseq", "1e"), control),
+			heard(from("NS_ackmsg", 5, 0, "dest", "node1", "ackseq", "1f"), control, "ERROR: ackseq(31) from node2 is larger than our newest (30)"),
+			ok(status(5, 2)), heard(status(6, 1), "accept, restarted, refresh", restart),
+			heard(from("NS_ackmsg", 6, 0, "dest", "node1", "ackseq", "1f"), control, "ERROR: ackseq(31) from node2 is larger than our newest (30)"),
+		}},
+		{name: "of more than this life sent, before any of it", steps: []did{
+			first, say30, heard(from("NS_ackmsg", 5, 0, "dest", "node1", "ackseq", "1f"), control, "info: ackseq(31) from node2 is larger than our newest (30)"),
+		}},
 		{name: "of something for another node", steps: []did{first, say30, heard(from("NS_ackmsg", 5, 0, "dest", "node2", "ackseq", "ff"), elsewhere)}},
 		{name: "of nobody's", steps: []did{first, heard(from("NS_ackmsg", 5, 0, "ackseq", "1"), elsewhere)}},
 		{name: "of a former life", steps: []did{first, say30, heard(from("NS_ackmsg", 4, 0, "dest", "node1", "ackseq", "ff"), replay)}},
@@ -546,6 +554,67 @@ func TestOwnAcknowledgement(t *testing.T) {
 		if _, due, _ := say(s); due {
 			t.Fatal("acknowledged without flow control")
 		}
+	}
+}
+
+// TestFormerLife: acknowledgements that are on their way while we restart mean
+// numbers of the life that ended, and do nothing in the new one. What the other
+// node says once it has heard of that one never does.
+func TestFormerLife(t *testing.T) {
+	life := func(generation uint64) *Session {
+		return NewSession(SessionConfig{Self: "node1", UUID: uuid1, Generation: generation, Nodes: []string{"node1", "node2"}})
+	}
+	peer := NewSession(SessionConfig{Self: "node2", UUID: uuid2, Generation: 5, Nodes: []string{"node1", "node2"}})
+	said := func(s *Session, m *message.Message) *message.Message {
+		s.Sent(s.Stamp(m, 1, "0"), nil, nil)
+		return m
+	}
+	keepalive := func(s *Session) *message.Message {
+		return said(s, message.New("status").Add("st", "active").Add("protocol", "1"))
+	}
+	// hears returns what the peer answers, stamped.
+	hears := func(m *message.Message) []*message.Message {
+		v := peer.Receive(0, "eth0", m)
+		for _, r := range v.Reply {
+			peer.Stamp(r, 1, "0")
+		}
+		return v.Reply
+	}
+
+	former := life(7)
+	former.Receive(0, "eth0", keepalive(peer))
+	var late []*message.Message
+	for range 40 {
+		late = append(late, hears(keepalive(former))...)
+	}
+	if len(late) != 4 {
+		t.Fatalf("%d acknowledgements of 40 numbers, want 4", len(late))
+	}
+
+	s := life(8)
+	s.Receive(0, "eth0", keepalive(peer))
+	sayN(s, 3)
+	for _, m := range late[1:] { // the first is of a number below 10, which proves nothing
+		v := s.Receive(0, "eth0", m)
+		if got := describe(v); len(got) != 2 || !strings.HasPrefix(got[1], "info: ackseq(") {
+			t.Errorf("%s: %q", spell(m), got)
+		}
+	}
+	if n := s.Unheard("node2"); n != 3 {
+		t.Errorf("%d of 3 messages are not acknowledged after acknowledgements of a former life", n)
+	}
+
+	answers := 0
+	for range 40 {
+		for _, m := range hears(keepalive(s)) {
+			answers++
+			if got := describe(s.Receive(0, "eth0", m)); !slices.Equal(got, []string{"drop: session layer, refresh"}) {
+				t.Errorf("%s, in answer to the new life: %q", spell(m), got)
+			}
+		}
+	}
+	if answers != 4 {
+		t.Errorf("%d acknowledgements of the new life's 40 numbers, want 4", answers)
 	}
 }
 

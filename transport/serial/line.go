@@ -55,6 +55,7 @@ func openLine(spec Spec) (_ *line, err error) {
 	if err = l.control(func(fd int) error { return setUp(fd, !spec.NoFlowControl) }); err != nil {
 		return nil, fmt.Errorf("set up the line: %w", err)
 	}
+	l.flush(bothQueues) // what waits there was said to, or by, whoever had the line before
 	return l, nil
 }
 
@@ -128,9 +129,15 @@ func (l *line) unsent() (n int) {
 	return n
 }
 
-// flushOutput throws away what waits in the kernel: it is old.
-func (l *line) flushOutput() {
-	_ = l.control(func(fd int) error { return unix.IoctlSetInt(fd, unix.TCFLSH, unix.TCOFLUSH) })
+// The kernel's queues of a line.
+const (
+	outputQueue = unix.TCOFLUSH
+	bothQueues  = unix.TCIOFLUSH
+)
+
+// flush throws away what waits in the kernel: it is old.
+func (l *line) flush(queues int) {
+	_ = l.control(func(fd int) error { return unix.IoctlSetInt(fd, unix.TCFLSH, queues) })
 }
 
 // fail marks the line as lost and frees who waits for it. The first reason

@@ -266,7 +266,7 @@ func (m *medium) writePacket(l *line, packet []byte) (done bool, err error) {
 	deadline := time.Now().Add(2*onLine + stallPause)
 	switch err := l.write(packet, deadline); {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		l.flushOutput()
+		l.flush(outputQueue)
 		return false, nil
 	case err != nil:
 		return false, err
@@ -284,7 +284,7 @@ func (m *medium) writePacket(l *line, packet []byte) (done bool, err error) {
 		case l.unsent() == 0:
 			return true, nil
 		case time.Now().After(deadline):
-			l.flushOutput()
+			l.flush(outputQueue)
 			return false, nil
 		}
 	}

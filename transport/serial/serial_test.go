@@ -227,6 +227,25 @@ func TestHangUpInMessage(t *testing.T) {
 	mediumtest.Expect(t, hear, whole)
 }
 
+// TestOldInput: what came while nobody listened was meant for a former life of
+// the node and is not read; 3.0.6 drops it, too.
+func TestOldInput(t *testing.T) {
+	c := newCable(t)
+	open(t, c.b, c.dir).Close() // the settings stay
+	old, fresh := []byte(">>>\nt=old\n<<<\n"), []byte(">>>\nt=status\n<<<\n")
+	writeRaw(t, c, string(old))
+	waitFor(t, "the old message waits in the kernel", func() bool {
+		n, err := unix.IoctlGetInt(int(c.slaves[1].Fd()), unix.TIOCINQ)
+		return err == nil && n == len(old)
+	})
+	hear := mediumtest.Listen(open(t, c.b, c.dir))
+	writeRaw(t, c, string(fresh))
+	mediumtest.Expect(t, hear, fresh)
+	if hear.Heard(old) != 0 {
+		t.Error("a message was read that waited from before the line was opened")
+	}
+}
+
 // TestHangUpUnread: without a reader it is the writer who notices.
 func TestHangUpUnread(t *testing.T) {
 	c := newCable(t)
