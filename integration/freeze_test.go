@@ -31,7 +31,7 @@ func (c *cluster) signal(n *lab.Node, sig unix.Signal) {
 }
 
 // TestFrozenOwner: the owner's daemon stands still longer than deadtime while
-// its machine goes on answering for the address. When it wakes it must let go
+// its machine goes on answering for the address, which has no lifetime. When it wakes it must let go
 // before it says anything, join anew, and get back what auto_failback says.
 func TestFrozenOwner(t *testing.T) {
 	t.Parallel()
@@ -46,7 +46,11 @@ func TestFrozenOwner(t *testing.T) {
 func frozenOwner(t *testing.T, failback string) {
 	cfg := calm()
 	cfg.Failback = failback
-	c := startCluster(t, both(), cfg)
+	c := newCluster(t, both(), cfg)
+	for _, n := range c.Nodes() {
+		c.must(n.Write("/etc/ha.d/heartbeat.toml", "[guard]\naddress_lifetime = \"off\"\n", 0o600))
+	}
+	c.startBoth(cfg)
 	p, err := c.Probe(t.Context(), lab.ProbeOptions{Addrs: cfg.Addrs, Interval: 2 * time.Millisecond, Nodes: true})
 	c.must(err)
 	peer := c.pid(c.N2)

@@ -459,6 +459,29 @@ func (g *Group) runs(ctx context.Context, look look, i int) (bool, error) {
 	return state == Running, err
 }
 
+// Keep tells the group's resources that they run here, started by an earlier process;
+// see [Keeper].
+func (g *Group) Keep(ctx context.Context, watched bool) error {
+	if err := g.lock(ctx); err != nil {
+		return err
+	}
+	defer g.unlock()
+	var errs []error
+	look := g.lib.newLook()
+	for i, entry := range g.entries {
+		m, err := g.memberAt(look, i)
+		if err == nil {
+			if k, ok := m.Resource.(Keeper); ok {
+				err = k.Keep(ctx, watched)
+			}
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("keep %s: %w", entry, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Status counts the group's running resources. It changes nothing. A resource
 // whose state cannot be told is not counted, and the error says which.
 func (g *Group) Status(ctx context.Context) (running, total int, err error) {

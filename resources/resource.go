@@ -54,3 +54,11 @@ type Batch interface {
 	StartAll(ctx context.Context, list []Resource) []error
 	StopAll(ctx context.Context, list []Resource) []error
 }
+
+// Keeper is a Resource of which a process must know that it has it, although an
+// earlier process started it. Watched says that this one goes on where that one was;
+// else it is to be left as it is until a Start or Stop.
+type Keeper interface {
+	Resource
+	Keep(ctx context.Context, watched bool) error
+}

@@ -190,6 +190,8 @@ type TOML struct {
 	Announce Announce `toml:"announce"`
 	// Scripts bounds the time that scripts may take.
 	Scripts Scripts `toml:"scripts"`
+	// Guard keeps a service address from being up twice.
+	Guard Guard `toml:"guard"`
 }
 
 // Announce says how often a service address is announced after it was taken.
@@ -207,6 +209,13 @@ type Scripts struct {
 	Start  Duration `toml:"start"`
 	Stop   Duration `toml:"stop"`
 	Status Duration `toml:"status"`
+}
+
+// Guard says what watches over the service addresses beside the keepalives.
+type Guard struct {
+	// AddressLifetime is "auto" or "off": the kernel removes the addresses of a
+	// daemon that was killed or hangs before deadtime is over.
+	AddressLifetime string `toml:"address_lifetime"`
 }
 
 // Duration is a span as heartbeat.toml writes it: "2s", "200ms"; a bare number

@@ -21,6 +21,7 @@ func defaultTOML() TOML {
 			Refresh: Duration(time.Minute)},
 		Scripts: Scripts{Start: Duration(10 * time.Minute), Stop: Duration(10 * time.Minute),
 			Status: Duration(time.Minute)},
+		Guard: Guard{AddressLifetime: "auto"},
 	}
 }
 
@@ -99,7 +100,7 @@ func parseTOML(cfg *Config, f File) Problems {
 		add(line, 0, "a value has the wrong type", strings.TrimPrefix(err.Error(), "toml: "), "see the sample file")
 		return probs
 	}
-	known := []string{"control_socket", "log_format", "announce", "burst", "interval", "refresh", "scripts", "start", "stop", "status"}
+	known := []string{"control_socket", "log_format", "announce", "burst", "interval", "refresh", "scripts", "start", "stop", "status", "guard", "address_lifetime"}
 	for _, key := range md.Undecoded() {
 		line, col := findKey(lines, key)
 		fix := "remove it"
@@ -124,6 +125,7 @@ func parseTOML(cfg *Config, f File) Problems {
 	check(t.Announce.Burst >= 1 && t.Announce.Burst <= burstMax, "announce.burst", fmt.Sprintf("it is a number from 1 to %d", burstMax), "write 5")
 	check(t.Announce.Interval >= Duration(time.Millisecond), "announce.interval", "it is at least a millisecond", `write "1100ms"`)
 	check(t.Announce.Refresh == 0 || t.Announce.Refresh >= Duration(time.Second), "announce.refresh", "it is at least a second, or 0 for never", `write "60s"`)
+	check(t.Guard.AddressLifetime == "auto" || t.Guard.AddressLifetime == "off", "guard.address_lifetime", "there is no such choice", `write "auto" or "off"`)
 	for _, s := range []struct {
 		key string
 		d   Duration

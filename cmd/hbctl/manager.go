@@ -59,10 +59,10 @@ func newManager(v *invocation) *manager {
 	m.lib = resources.NewLibrary(resources.Options{
 		ResourceDir: scripts,
 		InitDir:     "/etc/init.d",
-		Builtin: ipaddr.Factories(ipaddr.Options{
+		Builtin: ipaddr.New(ipaddr.Options{
 			Announce: ipaddr.Announce{Burst: m.toml.Announce.Burst, Interval: announceInterval},
 			Log:      m.event,
-		}),
+		}).Factories(),
 		Env: func() []string {
 			return []string{"HA_DIR=" + dir, "HA_FUNCS=" + filepath.Join(dir, "shellfuncs"), "HA_RESOURCEDIR=" + scripts, "HA_CURHOST=" + m.self}
 		},

@@ -21,7 +21,7 @@ func BenchmarkGroup(b *testing.B) {
 		for _, count := range []int{1, 100, 500} {
 			b.Run(fmt.Sprintf("%s/%d", form.name, count), func(b *testing.B) {
 				l := newLab(b, "10.77.255.1/16", "fd00:77::ffff/64")
-				factories := Factories(Options{})
+				factories := New(Options{}).Factories()
 				var entries []string
 				for i := range count {
 					args := []any{1 + i/250, 1 + i%250, l.nic}

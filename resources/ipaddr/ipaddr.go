@@ -29,6 +29,14 @@ type Options struct {
 	// is used; that takes a second or more. Off by default: the cluster decides
 	// who owns an address.
 	DAD bool
+	// Deadtime is the silence of this node after which the other one takes its
+	// addresses: while the last call of [Network.Alive] is older, nothing is added,
+	// put back or announced. Zero, for who is no node of a cluster: there is no such
+	// check.
+	Deadtime time.Duration
+	// Lifetime is how long after a keepalive an address lives, as LifetimeFor
+	// computes it; zero makes addresses that stay.
+	Lifetime time.Duration
 	// Log takes each line and must not block.
 	Log func(resources.Event)
 }
@@ -41,16 +49,8 @@ const (
 )
 
 // Factories returns the types of this package by the name written in haresources.
-// They share one network, which is opened when the first of their resources is used.
-func Factories(o Options) map[string]resources.Factory {
-	if o.Announce == (Announce{}) {
-		o.Announce = DefaultAnnounce
-	}
-	o.Announce.Burst = max(o.Announce.Burst, 1)
-	if o.Log == nil {
-		o.Log = func(resources.Event) {}
-	}
-	n := newNetwork(o)
+// They share the network, which is opened when the first of their resources is used.
+func (n *Network) Factories() map[string]resources.Factory {
 	return map[string]resources.Factory{
 		"IPaddr":   n.factory("IPaddr", kind{v4: true}),
 		"IPaddr2":  n.factory("IPaddr2", kind{v4: true, v6: true, loCopy: true}),
@@ -66,7 +66,7 @@ type kind struct {
 	loCopy bool
 }
 
-func (n *network) factory(typ string, k kind) resources.Factory {
+func (n *Network) factory(typ string, k kind) resources.Factory {
 	return func(args []string) (resources.Resource, error) {
 		if len(args) == 0 {
 			return nil, fmt.Errorf("%s: no address given", typ)
@@ -94,7 +94,7 @@ func (n *network) factory(typ string, k kind) resources.Factory {
 
 // address is one service address as a resource.
 type address struct {
-	net  *network
+	net  *Network
 	typ  string
 	arg  string
 	kind kind
@@ -112,6 +112,8 @@ type address struct {
 	saidAt   time.Time
 	repairs  int  // since saidAt
 	announce bool // announcements work; a failure is logged when this changes
+
+	unrenewedAt time.Time // when it was last said that it cannot be prolonged
 
 	// Guarded by net.mu.
 	next  time.Time // when it falls due; zero: never
@@ -146,7 +148,7 @@ func inChunks(ctx context.Context, list []*address, do func(context.Context, []*
 
 // locked calls do with all addresses whose turn is free, and then with the others
 // one by one, so that nobody waits for one while holding another.
-func (n *network) locked(ctx context.Context, list []*address, do func(context.Context, []*address) []error) []error {
+func (n *Network) locked(ctx context.Context, list []*address, do func(context.Context, []*address) []error) []error {
 	errs := make([]error, len(list))
 	if err := n.ready(ctx); err != nil {
 		for i := range errs {
@@ -176,7 +178,7 @@ func (n *network) locked(ctx context.Context, list []*address, do func(context.C
 	return errs
 }
 
-func (n *network) ready(ctx context.Context) error {
+func (n *Network) ready(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -214,7 +216,7 @@ func (a *address) Start(ctx context.Context) error {
 }
 
 // StartAll is Start for many.
-func (n *network) StartAll(ctx context.Context, list []resources.Resource) []error {
+func (n *Network) StartAll(ctx context.Context, list []resources.Resource) []error {
 	return n.locked(ctx, addressesOf(list), n.start)
 }
 
@@ -236,7 +238,14 @@ type adding struct {
 }
 
 // start is Start for whoever has the turns.
-func (n *network) start(ctx context.Context, list []*address) []error {
+func (n *Network) start(ctx context.Context, list []*address) []error {
+	if !n.untilAlive(ctx.Done()) {
+		errs := make([]error, len(list))
+		for i := range errs {
+			errs[i] = fmt.Errorf("%w: %w", errStalled, context.Cause(ctx))
+		}
+		return errs
+	}
 	errs := inChunks(ctx, list, n.startChunk)
 	for round := 1; round < rounds; round++ {
 		for i, a := range list {
@@ -249,7 +258,7 @@ func (n *network) start(ctx context.Context, list []*address) []error {
 }
 
 // startChunk is start without the later rounds of the announcements.
-func (n *network) startChunk(ctx context.Context, list []*address) []error {
+func (n *Network) startChunk(ctx context.Context, list []*address) []error {
 	todo := make([]adding, len(list))
 	for i, a := range list {
 		todo[i].address = a
@@ -271,7 +280,6 @@ func (n *network) startChunk(ctx context.Context, list []*address) []error {
 		if add.err != nil {
 			continue
 		}
-		add.place = add.to
 		if add.spec.addr.Is6() && (add.found || n.o.DAD) {
 			add.err = add.settle(ctx, add.to)
 		}
@@ -295,7 +303,7 @@ func (n *network) startChunk(ctx context.Context, list []*address) []error {
 
 // addAll puts addresses on their links. One that is there already is success, and
 // found.
-func (n *network) addAll(todo []adding) {
+func (n *Network) addAll(todo []adding) {
 	sent := 0       // those before are with the kernel
 	brings := false // one of those not sent brings a route that may serve the next
 	for i := range todo {
@@ -313,14 +321,23 @@ func (n *network) addAll(todo []adding) {
 }
 
 // send is addAll for addresses that know their places.
-func (n *network) send(todo []adding) {
-	reqs, at := make([]request, 0, len(todo)), make([]int, 0, len(todo))
+func (n *Network) send(todo []adding) {
+	reqs, at, whose := make([]request, 0, len(todo)), make([]int, 0, len(todo)), make([]*address, 0, len(todo))
 	for i := range todo {
-		if todo[i].err == nil {
-			reqs, at = append(reqs, todo[i].addRequest(todo[i].to)), append(at, i)
+		add := &todo[i]
+		if add.err != nil {
+			continue
 		}
+		r, ok := add.placeRequest(add.to, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+		if !ok {
+			add.err = errStalled
+			continue
+		}
+		add.place = add.to
+		reqs, at, whose = append(reqs, r), append(at, i), append(whose, add.address)
 	}
-	n.k.ask(reqs)
+	n.add(reqs, whose)
+	var found []*address
 	for j, r := range reqs {
 		add := &todo[at[j]]
 		switch {
@@ -328,10 +345,16 @@ func (n *network) send(todo []adding) {
 			n.newRoute(add.to)
 		case errors.Is(r.err, unix.EEXIST):
 			add.found = true
+			found = append(found, add.address)
 		default:
+			if !add.held {
+				add.place = place{}
+			}
 			add.err = fmt.Errorf("add %v to %s: %w", add.to.prefix, add.to.link.name, explained(r.err, add.to))
 		}
 	}
+	// Whoever added them, what is ours lives as long as ours do.
+	n.prolong(found)
 }
 
 // where is the place that Start chose before, if it did, with the interface as it
@@ -400,8 +423,41 @@ func (a *address) settle(ctx context.Context, p place) error {
 	}
 }
 
+// Keep makes an address that an earlier process started ours: its lifetime is renewed
+// from now on. If this process is to go on where that one was (watched), it is repaired
+// and announced too; else that waits for a Start.
+func (a *address) Keep(ctx context.Context, watched bool) error {
+	if err := a.lock(ctx); err != nil {
+		return err
+	}
+	defer a.unlock()
+	n := a.net
+	if err := n.open(); err != nil {
+		return err
+	}
+	p, err := a.where()
+	if err != nil {
+		return err
+	}
+	a.place, a.held, a.announce = p, watched, true
+	n.mu.Lock()
+	if a.index == 0 {
+		n.owned[a.spec.addr] = append(n.owned[a.spec.addr], a)
+	}
+	a.index = p.link.index
+	if watched {
+		a.burst = 1
+		n.announced(a)
+	}
+	n.mu.Unlock()
+	if n.o.Lifetime == 0 {
+		n.prolong([]*address{a})
+	}
+	return nil
+}
+
 // own makes addresses due for announcements and repair.
-func (n *network) own(list ...*address) {
+func (n *Network) own(list ...*address) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, a := range list {
@@ -416,7 +472,7 @@ func (n *network) own(list ...*address) {
 
 // announced counts an announcement and sets the time of the next one. The caller
 // holds n.mu.
-func (n *network) announced(a *address) {
+func (n *Network) announced(a *address) {
 	pause := n.o.Announce.Refresh
 	if a.burst > 1 {
 		a.burst--
@@ -429,7 +485,7 @@ func (n *network) announced(a *address) {
 }
 
 // planAt makes the address due at a time. The caller holds n.mu.
-func (n *network) planAt(a *address, at time.Time) {
+func (n *Network) planAt(a *address, at time.Time) {
 	a.next = at
 	if at.Add(together).Before(n.wakeAt) {
 		n.poke()
@@ -438,7 +494,7 @@ func (n *network) planAt(a *address, at time.Time) {
 
 // disown is the reverse: from here on the addresses are neither announced nor put
 // back.
-func (n *network) disown(list []*address) {
+func (n *Network) disown(list []*address) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, a := range list {
@@ -484,6 +540,11 @@ func (a *address) tend() {
 		return
 	}
 	n := a.net
+	if n.stale() {
+		// It may have run out, and be the other node's.
+		n.plan(a, 5*stalePause)
+		return
+	}
 	l, err := n.link(a.place.link.name)
 	present := false
 	if err == nil {
@@ -495,9 +556,14 @@ func (a *address) tend() {
 			n.plan(a, left)
 			return
 		}
+		r, ok := a.placeRequest(a.place, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+		if !ok {
+			n.plan(a, stalePause)
+			return
+		}
 		a.fixedAt = time.Now()
-		reqs := []request{a.addRequest(a.place)}
-		n.k.ask(reqs)
+		reqs := []request{r}
+		n.add(reqs, []*address{a})
 		if err = reqs[0].err; errors.Is(err, unix.EEXIST) {
 			err, present = nil, true
 		}
@@ -518,7 +584,7 @@ func (a *address) tend() {
 }
 
 // plan makes the address due after d.
-func (n *network) plan(a *address, d time.Duration) {
+func (n *Network) plan(a *address, d time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if a.index != 0 {
@@ -527,7 +593,7 @@ func (n *network) plan(a *address, d time.Duration) {
 }
 
 // planNext goes one step on in the schedule of announcements.
-func (n *network) planNext(a *address, index int) {
+func (n *Network) planNext(a *address, index int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if a.index != 0 {
@@ -554,7 +620,7 @@ func (a *address) sayRepair(level, text string, err error) {
 func (a *address) instance() string { return a.typ + "_" + a.spec.addr.String() }
 
 // log writes a line under the tag of the OCF agent that is replaced.
-func (n *network) log(level, instance, classic, msg string, attrs ...any) {
+func (n *Network) log(level, instance, classic, msg string, attrs ...any) {
 	typ, _, _ := strings.Cut(instance, "_")
 	n.o.Log(resources.Event{
 		Level: level, Tag: fmt.Sprintf("/usr/lib/ocf/resource.d//heartbeat/%s(%s)", typ, instance),
@@ -569,7 +635,7 @@ func (a *address) Stop(ctx context.Context) error {
 }
 
 // StopAll is Stop for many.
-func (n *network) StopAll(ctx context.Context, list []resources.Resource) []error {
+func (n *Network) StopAll(ctx context.Context, list []resources.Resource) []error {
 	return n.locked(ctx, addressesOf(list), n.stop)
 }
 
@@ -581,11 +647,11 @@ type removal struct {
 }
 
 // stop is Stop for whoever has the turns.
-func (n *network) stop(ctx context.Context, list []*address) []error {
+func (n *Network) stop(ctx context.Context, list []*address) []error {
 	return inChunks(ctx, list, n.stopChunk)
 }
 
-func (n *network) stopChunk(_ context.Context, list []*address) []error {
+func (n *Network) stopChunk(_ context.Context, list []*address) []error {
 	todo := make([]removal, len(list))
 	for i, a := range list {
 		a.held = false
@@ -622,7 +688,7 @@ func (n *network) stopChunk(_ context.Context, list []*address) []error {
 
 // removeAll deletes addresses from the links where they are; one that is not there
 // is success.
-func (n *network) removeAll(todo []removal) {
+func (n *Network) removeAll(todo []removal) {
 	reqs, at := make([]request, 0, len(todo)), make([]int, 0, len(todo))
 	for i := range todo {
 		rm := &todo[i]
@@ -672,7 +738,7 @@ func (a *address) removeAlone(p place) error {
 
 // secondariesOf lists what the kernel removes together with the address: all
 // secondaries of its subnet if it is the primary one.
-func (n *network) secondariesOf(p place) ([]netlink.Addr, error) {
+func (n *Network) secondariesOf(p place) ([]netlink.Addr, error) {
 	all, err := dump(func() ([]netlink.Addr, error) { return n.h.AddrList(link(p.link), netlink.FAMILY_V4) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses of %s: %w", p.link.name, err)
@@ -698,7 +764,7 @@ func (n *network) secondariesOf(p place) ([]netlink.Addr, error) {
 
 // gone returns an error for each address that an interface other than lo has. (One
 // on an interface that is down counts: the machine answers for it on the others.)
-func (n *network) gone(list []*address) []error {
+func (n *Network) gone(list []*address) []error {
 	reqs := make([]request, len(list))
 	for i, a := range list {
 		reqs[i] = lookRequest(a.spec.addr, 0)
@@ -734,7 +800,7 @@ func (a *address) onlyOnLo() error {
 
 // takeFromLo removes the /32 copies on lo of addresses that were added, if there
 // are any.
-func (n *network) takeFromLo(todo []adding) {
+func (n *Network) takeFromLo(todo []adding) {
 	var reqs []request
 	var from []*address
 	for i := range todo {

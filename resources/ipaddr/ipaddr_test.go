@@ -96,7 +96,7 @@ func FuzzParseSpec(f *testing.F) {
 }
 
 func TestFactoryFamilies(t *testing.T) {
-	factories := Factories(Options{})
+	factories := New(Options{}).Factories()
 	for _, c := range []struct {
 		typ  string
 		args []string
@@ -201,7 +201,7 @@ func TestPrimaryAndSecondary(t *testing.T) {
 // cannot be set.
 func TestSecondariesSurviveWithoutTheSwitch(t *testing.T) {
 	l := newLab(t)
-	n := newNetwork(Options{Announce: DefaultAnnounce, Log: func(resources.Event) {}})
+	n := New(Options{Announce: DefaultAnnounce, Log: func(resources.Event) {}})
 	n.promote[l.link(t).Attrs().Index] = false
 	must(t, os.WriteFile(filepath.Join("/proc/sys/net/ipv4/conf", l.nic, "promote_secondaries"), []byte("0"), 0))
 	r, err := n.factory("IPaddr", kind{v4: true})([]string{"10.1.0.10/24/" + l.nic})
@@ -415,7 +415,7 @@ func TestNextPause(t *testing.T) {
 		{Announce{Burst: 1, Interval: time.Second, Refresh: time.Hour}, []time.Duration{time.Hour, time.Hour}},
 		{Announce{Burst: 2, Interval: time.Second}, []time.Duration{time.Second, 0}},
 	} {
-		n := newNetwork(Options{Announce: c.announce})
+		n := New(Options{Announce: c.announce})
 		a := &address{net: n, burst: c.announce.Burst}
 		for i, want := range c.want {
 			before := time.Now()
@@ -555,9 +555,9 @@ func TestTendAfterStop(t *testing.T) {
 }
 
 // quietNetwork is one that nobody watches, so that what it remembers may be old.
-func quietNetwork(t *testing.T) *network {
+func quietNetwork(t *testing.T) *Network {
 	t.Helper()
-	n := newNetwork(Options{Announce: DefaultAnnounce, Log: func(resources.Event) {}})
+	n := New(Options{Announce: DefaultAnnounce, Log: func(resources.Event) {}})
 	var err error
 	n.h, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 	must(t, err)
@@ -715,7 +715,7 @@ func TestManyAddresses(t *testing.T) {
 	for i := range count {
 		entries = append(entries, fmt.Sprintf("10.77.%d.%d/16/%s", 1+i/250, 1+i%250, l.nic))
 	}
-	lib := resources.NewLibrary(resources.Options{ResourceDir: t.TempDir(), InitDir: t.TempDir(), Builtin: Factories(Options{})})
+	lib := resources.NewLibrary(resources.Options{ResourceDir: t.TempDir(), InitDir: t.TempDir(), Builtin: New(Options{}).Factories()})
 	g := lib.Group("node1", entries)
 	must(t, g.Take(context.Background()))
 	if got := len(l.addrs(t)); got != count+1 {
@@ -919,7 +919,7 @@ func TestManyAnnounced(t *testing.T) {
 	for i := range count {
 		entries = append(entries, fmt.Sprintf("10.1.0.%d/24/%s", 1+i, l.nic))
 	}
-	lib := resources.NewLibrary(resources.Options{ResourceDir: t.TempDir(), InitDir: t.TempDir(), Builtin: Factories(Options{Announce: Announce{Burst: 1}})})
+	lib := resources.NewLibrary(resources.Options{ResourceDir: t.TempDir(), InitDir: t.TempDir(), Builtin: New(Options{Announce: Announce{Burst: 1}}).Factories()})
 	g := lib.Group("node1", entries)
 	must(t, g.Take(context.Background()))
 	for i := range count {

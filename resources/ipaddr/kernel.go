@@ -187,9 +187,9 @@ func addrRequest(typ, flags uint16, p netip.Prefix, scope uint8, index int) requ
 	return r
 }
 
-// addRequest adds the address to its link.
-func (a *address) addRequest(p place) request {
-	r := addrRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, p.prefix, unix.RT_SCOPE_UNIVERSE, p.link.index)
+// addRequest adds the address to its link; flags say what if it is there.
+func (a *address) addRequest(p place, flags uint16) request {
+	r := addrRequest(unix.RTM_NEWADDR, flags, p.prefix, unix.RT_SCOPE_UNIVERSE, p.link.index)
 	if a.spec.addr.Is6() {
 		if !a.net.o.DAD {
 			r.attr(unix.IFA_FLAGS, binary.NativeEndian.AppendUint32(nil, unix.IFA_F_NODAD))

@@ -198,7 +198,7 @@ func (l *log) has(text string) bool {
 
 // make builds resources that share a network, as in the daemon.
 func factoriesWith(o Options) func(t testing.TB, entry string) resources.Resource {
-	factories := Factories(o)
+	factories := New(o).Factories()
 	return func(t testing.TB, entry string) resources.Resource {
 		t.Helper()
 		name, args := resources.Split(entry)

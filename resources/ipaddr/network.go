@@ -10,11 +10,14 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"heartbeat/resources"
 )
 
 const (
@@ -50,11 +53,11 @@ type iface struct {
 	up    bool
 }
 
-// network is the machine's addresses and links as this process uses them: two
+// Network is the machine's addresses and links as this process uses them: two
 // netlink sockets, one packet socket per interface, goroutines that watch addresses
-// and links, and one that announces. Everything is opened at the first use; it
-// lasts as long as the process.
-type network struct {
+// and links, one that announces and one that prolongs lifetimes. Everything is
+// opened at the first use; it lasts as long as the process.
+type Network struct {
 	o Options
 
 	openMu sync.Mutex
@@ -69,6 +72,13 @@ type network struct {
 	owned   map[netip.Addr][]*address
 	wakeAt  time.Time     // when tendAll looks next without being asked
 	wake    chan struct{} // capacity 1: something is due earlier than that
+
+	epoch time.Time
+	// alive and renewed are when the loop's last keepalive went out, and which one
+	// was the last to prolong the addresses: nanoseconds since epoch, 0 for none.
+	alive, renewed atomic.Int64
+	// keepalives has room for one that is to prolong the addresses, the newest.
+	keepalives chan time.Time
 }
 
 type cached[T any] struct {
@@ -76,8 +86,16 @@ type cached[T any] struct {
 	at    time.Time
 }
 
-func newNetwork(o Options) *network {
-	return &network{
+// New touches nothing on the machine.
+func New(o Options) *Network {
+	if o.Announce == (Announce{}) {
+		o.Announce = DefaultAnnounce
+	}
+	o.Announce.Burst = max(o.Announce.Burst, 1)
+	if o.Log == nil {
+		o.Log = func(resources.Event) {}
+	}
+	return &Network{
 		o:       o,
 		links:   make(map[string]cached[iface]),
 		routes:  make(map[int]cached[[]netlink.Route]),
@@ -85,11 +103,14 @@ func newNetwork(o Options) *network {
 		senders: make(map[int]*sender),
 		owned:   make(map[netip.Addr][]*address),
 		wake:    make(chan struct{}, 1),
+		// Long before any keepalive: the first one renews.
+		epoch:      time.Now().Add(-time.Hour),
+		keepalives: make(chan time.Time, 1),
 	}
 }
 
 // open connects to the kernel in the network namespace of the calling thread.
-func (n *network) open() error {
+func (n *Network) open() error {
 	n.openMu.Lock()
 	defer n.openMu.Unlock()
 	if n.h != nil {
@@ -127,11 +148,12 @@ func (n *network) open() error {
 	go follow(n, addrs, addrNews)
 	go follow(n, links, linkNews)
 	go n.tendAll()
+	go n.renewAll()
 	return nil
 }
 
 // link looks an interface up, through the cache.
-func (n *network) link(name string) (iface, error) {
+func (n *Network) link(name string) (iface, error) {
 	n.mu.Lock()
 	known, ok := n.links[name]
 	n.mu.Unlock()
@@ -141,7 +163,7 @@ func (n *network) link(name string) (iface, error) {
 	return n.linkNow(name)
 }
 
-func (n *network) linkNow(name string) (iface, error) {
+func (n *Network) linkNow(name string) (iface, error) {
 	l, err := n.h.LinkByName(name)
 	if err != nil {
 		if _, gone := errors.AsType[netlink.LinkNotFoundError](err); gone {
@@ -160,7 +182,7 @@ func (n *network) linkNow(name string) (iface, error) {
 }
 
 // linkAt looks an interface up by its index, through the cache.
-func (n *network) linkAt(index int) (iface, error) {
+func (n *Network) linkAt(index int) (iface, error) {
 	n.mu.Lock()
 	for _, known := range n.links {
 		if known.value.index == index && time.Since(known.at) < cacheFor {
@@ -198,7 +220,7 @@ type place struct {
 
 // find fills the blanks of a spec in: interface and prefix length come from the
 // most specific route that reaches the address without a gateway.
-func (n *network) find(s spec) (place, error) {
+func (n *Network) find(s spec) (place, error) {
 	var p place
 	var err error
 	if s.nic != "" {
@@ -233,7 +255,7 @@ func (n *network) find(s spec) (place, error) {
 // connected is the longest route to addr that needs no gateway, on the interface
 // with that index if it is not 0. A list older than the question is not trusted to
 // say "none".
-func (n *network) connected(addr netip.Addr, index int) (netlink.Route, error) {
+func (n *Network) connected(addr netip.Addr, index int) (netlink.Route, error) {
 	family := family(addr)
 	n.mu.Lock()
 	known, ok := n.routes[family]
@@ -290,7 +312,7 @@ func longest(routes []netlink.Route, addr netip.Addr, index int) *netlink.Route 
 }
 
 // forget makes the next questions ask the kernel.
-func (n *network) forget() {
+func (n *Network) forget() {
 	n.mu.Lock()
 	clear(n.links)
 	clear(n.routes)
@@ -298,7 +320,7 @@ func (n *network) forget() {
 }
 
 // newRoute drops the list of routes if the address brought one that is not in it.
-func (n *network) newRoute(p place) {
+func (n *Network) newRoute(p place) {
 	if n.routeKnown(p) {
 		return
 	}
@@ -309,7 +331,7 @@ func (n *network) newRoute(p place) {
 
 // routeKnown reports whether the route that the address brings tells nobody
 // anything new: none but the address itself, or one that is in the list.
-func (n *network) routeKnown(p place) bool {
+func (n *Network) routeKnown(p place) bool {
 	if p.prefix.IsSingleIP() {
 		return true
 	}
@@ -335,7 +357,7 @@ func prefixOf(ipNet *net.IPNet) (netip.Prefix, bool) {
 
 // prepare makes a link ready for addresses: up, as the original does, and such
 // that removing a primary address keeps the others of its subnet.
-func (n *network) prepare(link iface, addr netip.Addr) error {
+func (n *Network) prepare(link iface, addr netip.Addr) error {
 	if !link.up {
 		if err := n.h.LinkSetUp(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: link.index}}); err != nil {
 			return fmt.Errorf("set interface %s up: %w", link.name, err)
@@ -351,7 +373,7 @@ func (n *network) prepare(link iface, addr netip.Addr) error {
 // keepsSecondaries sets promote_secondaries on the interface, once, and reports
 // whether it is set. Without it the kernel removes all secondary addresses of a
 // subnet together with the primary one.
-func (n *network) keepsSecondaries(link iface) bool {
+func (n *Network) keepsSecondaries(link iface) bool {
 	n.mu.Lock()
 	set, done := n.promote[link.index]
 	n.mu.Unlock()
@@ -388,7 +410,7 @@ func dump[T any](list func() ([]T, error)) (result []T, err error) {
 }
 
 // holders lists where addr is configured.
-func (n *network) holders(addr netip.Addr) ([]netlink.Addr, error) {
+func (n *Network) holders(addr netip.Addr) ([]netlink.Addr, error) {
 	all, err := dump(func() ([]netlink.Addr, error) { return n.h.AddrList(nil, family(addr)) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
@@ -404,14 +426,14 @@ func (n *network) holders(addr netip.Addr) ([]netlink.Addr, error) {
 
 // look asks where the kernel has an address, on one interface or (index 0, and
 // IPv4) on any.
-func (n *network) look(addr netip.Addr, index int) (found, error) {
+func (n *Network) look(addr netip.Addr, index int) (found, error) {
 	reqs := []request{lookRequest(addr, index)}
 	n.k.ask(reqs)
 	return reqs[0].found(addr)
 }
 
 // present reports whether addr is on the interface.
-func (n *network) present(addr netip.Addr, index int) (bool, error) {
+func (n *Network) present(addr netip.Addr, index int) (bool, error) {
 	f, err := n.look(addr, index)
 	switch {
 	case err != nil || f.index == 0:
@@ -430,7 +452,7 @@ func (n *network) present(addr netip.Addr, index int) (bool, error) {
 }
 
 // announce sends one round of an announcement through the interface's socket.
-func (n *network) announce(addr netip.Addr, link iface, round int) error {
+func (n *Network) announce(addr netip.Addr, link iface, round int) error {
 	if link.mac == nil {
 		return errNoAnnounce
 	}
@@ -491,7 +513,7 @@ func (f feed[T]) open() (subscription[T], error) {
 
 // follow handles notices and subscribes again when the stream ends. Runs as long as
 // the process.
-func follow[T any](n *network, f feed[T], s subscription[T]) {
+func follow[T any](n *Network, f feed[T], s subscription[T]) {
 	for {
 		for u := range s.updates {
 			f.each(u)
@@ -516,7 +538,7 @@ type removedAddr struct {
 }
 
 // addrFeed makes every removal of an owned address due for repair.
-func (n *network) addrFeed() feed[removedAddr] {
+func (n *Network) addrFeed() feed[removedAddr] {
 	return feed[removedAddr]{
 		what:      "addresses",
 		subscribe: subscribeRemovals,
@@ -599,7 +621,7 @@ func parseRemoved(body []byte) (removedAddr, bool) {
 // linkFeed begins the announcements anew on an interface that has come up (the
 // first ones may have gone nowhere: a switch can keep a port shut for half a
 // minute) or has another hardware address.
-func (n *network) linkFeed() feed[netlink.LinkUpdate] {
+func (n *Network) linkFeed() feed[netlink.LinkUpdate] {
 	type look struct {
 		running bool
 		mac     string
@@ -635,7 +657,7 @@ func (n *network) linkFeed() feed[netlink.LinkUpdate] {
 }
 
 // dropLink forgets an interface that is gone, and closes its socket.
-func (n *network) dropLink(name string, index int) {
+func (n *Network) dropLink(name string, index int) {
 	n.mu.Lock()
 	s := n.senders[index]
 	delete(n.senders, index)
@@ -648,7 +670,7 @@ func (n *network) dropLink(name string, index int) {
 }
 
 // again starts the burst anew for all owned addresses of the interface.
-func (n *network) again(name string, index int) {
+func (n *Network) again(name string, index int) {
 	n.mu.Lock()
 	delete(n.links, name)
 	for _, list := range n.owned {
@@ -664,7 +686,7 @@ func (n *network) again(name string, index int) {
 
 // due makes the owned addresses equal to ip (any, if it is the zero value) on that
 // interface (any, if it is 0) due now.
-func (n *network) due(ip netip.Addr, index int) {
+func (n *Network) due(ip netip.Addr, index int) {
 	now := time.Now()
 	found := false
 	n.mu.Lock()
@@ -688,7 +710,7 @@ func (n *network) due(ip netip.Addr, index int) {
 	}
 }
 
-func (n *network) poke() {
+func (n *Network) poke() {
 	select {
 	case n.wake <- struct{}{}:
 	default: // it will look anyway
@@ -697,7 +719,7 @@ func (n *network) poke() {
 
 // tendAll announces and repairs the owned addresses as they fall due. One
 // goroutine for all of them, paced. Runs as long as the process.
-func (n *network) tendAll() {
+func (n *Network) tendAll() {
 	timer := time.NewTimer(time.Hour)
 	for {
 		batch, wait := n.nextBatch(time.Now())
@@ -719,7 +741,7 @@ func (n *network) tendAll() {
 
 // nextBatch returns addresses that are due and, when there are none, how long
 // there will be none.
-func (n *network) nextBatch(now time.Time) (batch []*address, wait time.Duration) {
+func (n *Network) nextBatch(now time.Time) (batch []*address, wait time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	wait = time.Hour

@@ -26,6 +26,7 @@ import (
 	"heartbeat/cluster/engine"
 	"heartbeat/cluster/node"
 	"heartbeat/cluster/node/logging"
+	"heartbeat/resources/ipaddr"
 	"heartbeat/transport"
 )
 
@@ -49,6 +50,10 @@ type daemonProcess struct {
 	fifo      *node.FIFO
 	listener  net.Listener
 	files     *watched
+	// addresses are the service addresses; nil when nothing is managed.
+	addresses *ipaddr.Network
+	// guardMissing says why they have no lifetime although they should.
+	guardMissing string
 	// respawned are the programs of ha.cf.
 	respawned *node.Programs
 	// watchdog is the machine's, nil for none.
@@ -137,6 +142,8 @@ func (d *daemonProcess) open(restarted bool) error {
 	if d.lock, err = lock(filepath.Join(d.paths.Run, "lock")); err != nil {
 		return err
 	}
+	_, statErr := os.Stat(d.paths.PIDFile)
+	crashed := statErr == nil // a clean end removes it
 	if err := writePIDFile(d.paths.PIDFile, os.Getpid()); err != nil {
 		return err
 	}
@@ -195,10 +202,12 @@ func (d *daemonProcess) open(restarted bool) error {
 		}
 	}
 	if eng == nil {
-		boot.Held = d.findHeld(groups)
+		boot.Held = d.findHeld(groups, crashed)
 		if eng, err = engine.New(boot); err != nil {
 			return err
 		}
+	} else {
+		d.keepRunning(groups, eng.View())
 	}
 	byKey := make(map[string]node.Group)
 	for _, g := range groups {
@@ -224,12 +233,15 @@ func (d *daemonProcess) open(restarted bool) error {
 	d.watchdog = node.OpenWatchdog(node.WatchdogOptions{
 		Device: c.Watchdog, Keepalive: c.Keepalive, Deadtime: c.Deadtime, Inherited: d.inherited, Log: d.log,
 	})
+	alive, guards := []func(time.Time){d.watchdog.Alive}, []func() string{d.watchdog.Trouble}
+	if d.addresses != nil {
+		alive, guards = append(alive, d.addresses.Alive), append(guards, d.addressTrouble)
+	}
 	d.node = node.New(node.Options{
 		Timer:  timer,
 		Engine: eng, Paths: d.paths, Media: d.media, Groups: byKey, ScriptEnv: d.messageEnv, Log: d.log, Origin: origin,
 		Realtime: rt, Notifier: d.notifier, Reload: d.reload, Fence: d.fence, Programs: programs,
-		Alive:  []func(time.Time){d.watchdog.Alive},
-		Guards: []func() string{d.watchdog.Trouble},
+		Alive: alive, Guards: guards,
 		Facts: node.Facts{
 			Version: Version(), PID: os.Getpid(), Started: started, Keepalive: c.Keepalive, Warntime: c.Warntime,
 			Deadtime: c.Deadtime, Initdead: c.Initdead, Groups: c.Groups, Params: params,

@@ -2,14 +2,17 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
 	"heartbeat/cluster"
 	"heartbeat/cluster/config"
+	"heartbeat/cluster/engine"
 	"heartbeat/cluster/node/logging"
 	"heartbeat/resources"
 	"heartbeat/resources/ipaddr"
@@ -67,22 +70,48 @@ func openMedia(c *config.Config, inherited udp.Inherited) ([]transport.Medium, e
 // scriptDir is where scripts run, as the original's do.
 func (d *daemonProcess) scriptDir() string { return filepath.Join(d.paths.State, "cores", "root") }
 
+// network is what the service addresses have in common.
+func (d *daemonProcess) network() *ipaddr.Network {
+	t := d.config.TOML
+	o := ipaddr.Options{
+		Announce: ipaddr.Announce{
+			Burst: t.Announce.Burst, Interval: time.Duration(t.Announce.Interval), Refresh: time.Duration(t.Announce.Refresh),
+		},
+		Deadtime: d.config.Deadtime,
+		Log:      d.event,
+	}
+	if t.Guard.AddressLifetime == "auto" {
+		var err error
+		if o.Lifetime, err = ipaddr.LifetimeFor(d.config.Deadtime, d.config.Keepalive); err != nil {
+			d.guardMissing = fmt.Sprintf("service addresses have no lifetime: %v; a daemon that is killed or hangs keeps its addresses while the other node takes them", err)
+			d.log.Printf(cluster.Warn, "%s", d.guardMissing)
+		}
+	}
+	return ipaddr.New(o)
+}
+
+// addressTrouble is what is wrong with the guard of the service addresses.
+func (d *daemonProcess) addressTrouble() string {
+	if d.guardMissing != "" {
+		return d.guardMissing
+	}
+	return d.addresses.Trouble()
+}
+
 // groups are the resource groups of haresources, in file order.
 func (d *daemonProcess) groups() []*resources.Group {
 	if d.flags.unmanaged {
 		return nil
 	}
 	t := d.config.TOML
+	if d.addresses == nil {
+		d.addresses = d.network()
+	}
 	lib := resources.NewLibrary(resources.Options{
 		ResourceDir: filepath.Join(d.paths.Config, "resource.d"),
 		InitDir:     filepath.Join(d.root, "/etc/init.d"),
-		Builtin: ipaddr.Factories(ipaddr.Options{
-			Announce: ipaddr.Announce{
-				Burst: t.Announce.Burst, Interval: time.Duration(t.Announce.Interval), Refresh: time.Duration(t.Announce.Refresh),
-			},
-			Log: d.event,
-		}),
-		Env: d.scriptEnv, Dir: d.scriptDir(),
+		Builtin:     d.addresses.Factories(),
+		Env:         d.scriptEnv, Dir: d.scriptDir(),
 		Budgets: resources.Budgets{Start: time.Duration(t.Scripts.Start), Stop: time.Duration(t.Scripts.Stop), Status: time.Duration(t.Scripts.Status)},
 		Log:     d.event,
 	})
@@ -110,8 +139,9 @@ const heldLimit = 5 * time.Second
 // findHeld looks for what a crashed predecessor left running. A side of which
 // all groups run is held on: the engine keeps it unless the other node claims
 // it. A side of which only some run is released first: this node cannot be sure
-// what it owns, and asks afterwards.
-func (d *daemonProcess) findHeld(groups []*resources.Group) cluster.Set {
+// what it owns, and asks afterwards. So is a group of which the address has run out
+// and the rest has not.
+func (d *daemonProcess) findHeld(groups []*resources.Group, crashed bool) cluster.Set {
 	ctx, cancel := context.WithTimeout(context.Background(), heldLimit)
 	defer cancel()
 	running := map[cluster.Set][]*resources.Group{}
@@ -128,6 +158,8 @@ func (d *daemonProcess) findHeld(groups []*resources.Group) cluster.Set {
 		}
 		if found {
 			running[side] = append(running[side], g)
+		} else if crashed {
+			d.releaseRest(ctx, g)
 		}
 	}
 	held := cluster.None
@@ -137,6 +169,7 @@ func (d *daemonProcess) findHeld(groups []*resources.Group) cluster.Set {
 		case total[side]:
 			held |= side
 			d.log.Printf(cluster.Warn, "%s resources were found running at start: they are kept unless the other node claims them", side)
+			d.keep(running[side], false)
 		default:
 			d.log.Printf(cluster.Warn, "only some of the %s resources were found running at start: they are released", side)
 			for _, g := range running[side] {
@@ -147,6 +180,43 @@ func (d *daemonProcess) findHeld(groups []*resources.Group) cluster.Set {
 		}
 	}
 	return held
+}
+
+// releaseRest stops what runs of a group whose first resource does not.
+func (d *daemonProcess) releaseRest(ctx context.Context, g *resources.Group) {
+	n, _, err := g.Status(ctx)
+	if err != nil {
+		d.log.Printf(cluster.Warn, "cannot tell what of group %s runs already: %v", g.Key(), err)
+	}
+	if n == 0 {
+		return
+	}
+	d.log.Printf(cluster.Warn, "only a part of group %s was found running after a crash: it is released", g.Key())
+	if err := g.Give(context.Background()); err != nil {
+		d.log.Printf(cluster.Error, "%v", err)
+	}
+}
+
+// keep makes the lifetimes of what an earlier process started be renewed.
+func (d *daemonProcess) keep(groups []*resources.Group, watched bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), heldLimit)
+	defer cancel()
+	for _, g := range groups {
+		if err := g.Keep(ctx, watched); err != nil {
+			d.log.Printf(cluster.Warn, "%v", err)
+		}
+	}
+}
+
+// keepRunning is keep for what a predecessor in place owned.
+func (d *daemonProcess) keepRunning(groups []*resources.Group, v engine.View) {
+	var running []*resources.Group
+	for _, g := range groups {
+		if slices.ContainsFunc(v.Groups, func(s engine.GroupView) bool { return s.Key == g.Key() && s.Owner == v.Self && s.State == "running" }) {
+			running = append(running, g)
+		}
+	}
+	d.keep(running, true)
 }
 
 // scriptEnv is the environment of all scripts, beside what they inherit.

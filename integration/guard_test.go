@@ -1,0 +1,193 @@
+package integration
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"heartbeat/integration/lab"
+)
+
+// guarded are timings with which service addresses have a lifetime that the kernel
+// ends before deadtime even when it looks as late as it ever does.
+func guarded() lab.Cluster {
+	cfg := calm()
+	cfg.Deadtime, cfg.Initdead = 7*time.Second, 8*time.Second
+	return cfg
+}
+
+// address6 is a service address of IPv6 in the group of n1.
+var address6 = netip.MustParseAddr("fd77::4:1")
+
+// startGuarded starts a cluster whose group has an address of each family.
+func startGuarded(t *testing.T, cfg lab.Cluster) *cluster {
+	cfg.Haresources = fmt.Sprintf("n1 IPaddr2::%v/16/eth0 IPv6addr::%v/64/eth0\n", cfg.Addrs[0], address6)
+	c := newCluster(t, both(), cfg)
+	c.must(c.EnableIPv6())
+	c.startBoth(cfg)
+	c.owns(c.N1, address6)
+	return c
+}
+
+// TestDeadMan: a daemon that is killed, and one that stands still, loses its
+// addresses without anybody's help before the peer takes them: no two kernels have
+// them at the same time. One that wakes does not put them back.
+func TestDeadMan(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		sig  unix.Signal
+	}{{"killed", unix.SIGKILL}, {"frozen", unix.SIGSTOP}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			deadMan(t, c.sig)
+		})
+	}
+}
+
+func deadMan(t *testing.T, sig unix.Signal) {
+	cfg := guarded()
+	cfg.Failback = "off"
+	c := startGuarded(t, cfg)
+	p, err := c.Probe(t.Context(), lab.ProbeOptions{Addrs: cfg.Addrs, Interval: 2 * time.Millisecond, Nodes: true})
+	c.must(err)
+	hit := time.Now()
+	c.signal(c.N1, sig)
+	c.must(lab.Wait(t.Context(), limit, "n1 has lost its addresses", func() (bool, string) {
+		return !c.N1.Holds(cfg.Addrs[0]) && !c.N1.Holds(address6), "it has not"
+	}))
+	if d := c.on(c.N2).PeerDeaths(c.N2); d != 0 {
+		t.Errorf("n2 had declared n1 dead before n1 had lost its addresses")
+	}
+	c.owns(c.N2, cfg.Addrs[0], address6)
+	c.calms(c.N2)
+	if sig == unix.SIGSTOP {
+		c.signal(c.N1, unix.SIGCONT)
+		c.says(c.N1, "This node was stalled and the other one was not: releasing all resources before saying anything")
+		c.says(c.N2, "Heartbeat restart on node n1")
+	} else {
+		c.start(c.N1)
+	}
+	c.says(c.N2, "Status update for node n1: status active")
+	c.settled()
+	c.owns(c.N2, cfg.Addrs[0], address6)
+	res, err := p.Stop()
+	c.must(err)
+	gone, released := res.Release("n1", hit)
+	took, taken := res.Takeover("n2", hit)
+	t.Logf("n1 lost the address after %v, n2 took it after %v; prober's worst stall %v", gone, took, res.Stall())
+	if !released || !taken || gone > took || res.Dual() != 0 {
+		t.Errorf("n1 lost the address after %v (%v), n2 took it after %v (%v): dual ownership %v", gone, released, took, taken, res.Dual())
+	}
+	if k := res.Owned("n1"); k != 1 {
+		t.Errorf("n1 owned the address %d times", k)
+	}
+	if strings.Contains(c.N1.Read("/var/log/ha-log"), "by something else") {
+		t.Error("n1 repaired an address that had run out")
+	}
+}
+
+// calms is settled for one node.
+func (c *cluster) calms(n *lab.Node) {
+	c.t.Helper()
+	c.must(lab.Wait(c.t.Context(), limit, n.Name+" is settled", func() (bool, string) {
+		return c.on(n).Settled(c.t.Context(), n)
+	}))
+}
+
+// lives waits until the kernel of a node has an address with a lifetime.
+func (c *cluster) lives(n *lab.Node, addr netip.Addr) {
+	c.t.Helper()
+	c.must(lab.Wait(c.t.Context(), limit, fmt.Sprintf("%v has a lifetime on %s", addr, n.Name), func() (bool, string) {
+		o := c.run(n, "ip", "-o", "address", "show", "to", addr.String())
+		return strings.Contains(o.Stdout, "sec"), o.Stdout + o.Stderr
+	}))
+}
+
+// TestLifetimesGoUnnoticed: while the daemon lives, is replaced in place, or hands
+// over, nobody sees that its addresses have lifetimes.
+func TestLifetimesGoUnnoticed(t *testing.T) {
+	t.Parallel()
+	cfg := guarded()
+	c := startGuarded(t, cfg)
+	p, err := c.Probe(t.Context(), lab.ProbeOptions{Addrs: cfg.Addrs, Interval: 2 * time.Millisecond, Nodes: true})
+	c.must(err)
+	begun := time.Now()
+	long := int(2 * cfg.Deadtime / cfg.Keepalive)
+	c.lives(c.N1, cfg.Addrs[0])
+	c.lives(c.N1, address6)
+	pid := c.pid(c.N1)
+	cf := c.N1.Read("/etc/ha.d/ha.cf")
+	c.must(c.N1.Write("/etc/ha.d/ha.cf", cf+"# touched\n", 0o600))
+	c.expect(c.N1, 0, "", ours.Daemon, "-r")
+	c.says(c.N1, "Performing heartbeat restart exec.")
+	c.must(c.keepalives(c.N1, long))
+	c.owns(c.N1, cfg.Addrs[0], address6)
+	c.lives(c.N1, address6)
+	if now := c.pid(c.N1); now != pid {
+		t.Errorf("the process changed from %s to %s", pid, now)
+	}
+	// The successor watches what its predecessor started.
+	for _, a := range []netip.Prefix{netip.PrefixFrom(cfg.Addrs[0], 16), netip.PrefixFrom(address6, 64)} {
+		c.expect(c.N1, 0, "", "ip", "address", "del", a.String(), "dev", "eth0")
+	}
+	c.owns(c.N1, cfg.Addrs[0], address6)
+	c.says(c.N1, "by something else")
+	// With the guard switched off, what had a lifetime must not run out.
+	c.must(c.N1.Write("/etc/ha.d/heartbeat.toml", "[guard]\naddress_lifetime = \"off\"\n", 0o600))
+	c.must(c.N1.Write("/etc/ha.d/ha.cf", cf+"# touched again\n", 0o600))
+	c.expect(c.N1, 0, "", ours.Daemon, "-r")
+	c.must(lab.Wait(t.Context(), limit, "the addresses are permanent", func() (bool, string) {
+		o := c.run(c.N1, "ip", "-o", "address", "show", "dev", "eth0")
+		return !strings.Contains(o.Stdout, "sec") || !strings.Contains(strings.ReplaceAll(o.Stdout, "secondary", ""), "sec "), o.Stdout
+	}))
+	c.must(c.keepalives(c.N1, long))
+	c.owns(c.N1, cfg.Addrs[0], address6)
+	res, err := p.Stop()
+	c.must(err)
+	if res.Owned("n2") != 0 {
+		t.Errorf("n2 owned the address %d times", res.Owned("n2"))
+	}
+	if out := res.Outage(begun); out.Worst > 500*time.Millisecond {
+		t.Errorf("the client saw an outage of %v", out.Worst)
+	}
+	// And they move as ever.
+	for _, m := range []struct {
+		command, set string
+		owner        *lab.Node
+	}{{c.on(c.N1).Standby, "all", c.N2}, {c.on(c.N1).Takeover, "local", c.N1}} {
+		c.succeeds(c.N1, m.command, m.set)
+		c.owns(m.owner, cfg.Addrs[0], address6)
+		c.settled()
+	}
+	if c.deaths() != 0 {
+		t.Error("a node was declared dead")
+	}
+}
+
+// succeeds runs a command that must succeed, whatever it prints.
+func (c *cluster) succeeds(n *lab.Node, argv ...string) {
+	c.t.Helper()
+	if o := c.run(n, argv...); o.Code != 0 {
+		c.t.Errorf("%v on %s: exit code %d, %s%s", argv, n.Name, o.Code, o.Stdout, o.Stderr)
+	}
+}
+
+// TestGuardMissing: where deadtime leaves no room for lifetimes the log and the
+// status say so.
+func TestGuardMissing(t *testing.T) {
+	t.Parallel()
+	cfg := calm()
+	cfg.Deadtime = 2 * time.Second
+	c := newCluster(t, both(), cfg)
+	c.start(c.N1)
+	const text = "service addresses have no lifetime: deadtime 2s with keepalive 250ms leaves no room for it"
+	c.says(c.N1, text)
+	if o := c.run(c.N1, ours.Hbctl(), "status"); !strings.Contains(o.Stdout, text) {
+		t.Errorf("hbctl status: %s%s", o.Stdout, o.Stderr)
+	}
+}
