@@ -8,8 +8,8 @@ import (
 )
 
 // fieldsUsual is the room for fields that is allocated together with the
-// message. A status has 12, the longest message of the protocol 14.
-const fieldsUsual = 16
+// message. A status of ours has 16, the longest other message 14.
+const fieldsUsual = 18
 
 // Info is how a packet was spelled and signed.
 type Info struct {
@@ -48,6 +48,19 @@ func formatOf(packet []byte) (Format, Reason) {
 // which does until it is dropped. Nothing is allocated for the content before
 // the digest is verified.
 func Decode(packet []byte, ring *Keyring) (*Message, Info, error) {
+	return decode(packet, ring, nil)
+}
+
+// Decode is the function of that name for who uses one message again and again:
+// what m held is gone, also after an error.
+func (m *Message) Decode(packet []byte, ring *Keyring) (Info, error) {
+	m.Fields = m.Fields[:0]
+	_, info, err := decode(packet, ring, m)
+	return info, err
+}
+
+// decode reads a packet into m, or into a new message where m is nil.
+func decode(packet []byte, ring *Keyring, m *Message) (*Message, Info, error) {
 	info := Info{Key: -1}
 	fail := func(reason Reason) (*Message, Info, error) {
 		return nil, info, &Error{Reason: reason, Info: info, packet: packet, ring: ring}
@@ -76,8 +89,10 @@ func Decode(packet []byte, ring *Keyring) (*Message, Info, error) {
 	if !verify(f.auth, f.appendAuth(room[:0], s)) {
 		return fail(ReasonBadDigest)
 	}
-	m, reason := f.message()
-	if reason != 0 {
+	if m == nil {
+		m = newMessage(f.fields)
+	}
+	if reason := f.fill(m); reason != 0 {
 		return fail(reason)
 	}
 	return m, info, nil
@@ -100,8 +115,8 @@ func ParseClassic(text []byte) (*Message, error) {
 	if reason != 0 {
 		return fail(reason)
 	}
-	m, reason := f.message()
-	if reason != 0 {
+	m := newMessage(f.fields)
+	if reason := f.fill(m); reason != 0 {
 		return fail(reason)
 	}
 	return m, nil
@@ -255,10 +270,9 @@ func (f *frame) appendAuth(dst []byte, s *signer) []byte {
 	return s.appendAuth(dst, f.signed)
 }
 
-// message builds the message: one string for the whole body, of which names
-// and values are parts.
-func (f *frame) message() (*Message, Reason) {
-	m := newMessage(f.fields)
+// fill builds the message: one string for the whole body, of which names and
+// values are parts.
+func (f *frame) fill(m *Message) Reason {
 	for body := string(f.body); body != ""; {
 		var field Field
 		var ok bool
@@ -272,11 +286,11 @@ func (f *frame) message() (*Message, Reason) {
 			body = body[n:]
 		}
 		if !ok {
-			return nil, ReasonMalformed
+			return ReasonMalformed
 		}
 		m.Fields = append(m.Fields, field)
 	}
-	return m, 0
+	return 0
 }
 
 // newMessage has room for n fields, in one allocation for the usual number.

@@ -2,6 +2,7 @@ package message
 
 import (
 	"encoding/base64"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -14,6 +15,10 @@ const (
 
 	// newlineSymbol stands for a newline inside a classic value.
 	newlineSymbol = 0x13
+
+	// packetUsual is the room that a packet begins with: a keepalive with inner
+	// auth and the longest usual digest.
+	packetUsual = 512
 )
 
 // AppendNetstring appends m as a netstring packet signed with the ring's
@@ -22,7 +27,7 @@ const (
 // packet, not to the message.
 func AppendNetstring(dst []byte, m *Message, ring *Keyring, inner bool) []byte {
 	start := len(dst)
-	dst = append(dst, netstringStart...)
+	dst = append(slices.Grow(dst, packetUsual), netstringStart...)
 	for i := range m.Fields {
 		if f := &m.Fields[i]; f.Name != fieldAuth {
 			dst = appendNetstringField(dst, f.Type, f.Name, f.Value)
@@ -58,7 +63,7 @@ func appendNetstringField[T string | []byte](dst []byte, typ FieldType, name str
 // key; the field auth comes last, in place of any that m has. A byte 0x13 in a
 // string value reaches the reader as a newline: the format has no other way.
 func AppendClassic(dst []byte, m *Message, ring *Keyring) []byte {
-	dst = append(dst, classicStart...)
+	dst = append(slices.Grow(dst, packetUsual), classicStart...)
 	start := len(dst)
 	dst = appendClassicFields(dst, m)
 	var room [authBytesMax]byte

@@ -109,8 +109,8 @@ func (e *Error) Claimed() *Message {
 	if reason != 0 {
 		return nil
 	}
-	m, reason := f.message()
-	if reason != 0 {
+	m := newMessage(f.fields)
+	if f.fill(m) != 0 {
 		return nil
 	}
 	return m

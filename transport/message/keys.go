@@ -181,8 +181,10 @@ type crc struct{ remainder uint32 }
 
 const crcBytes = 4
 
-var crcTable = func() (table [256]uint32) {
-	for i := range table {
+// crcTables[k] is the remainder of each byte with k bytes of zero behind it, so
+// that eight bytes are taken at a time.
+var crcTables = func() (tables [8][256]uint32) {
+	for i := range tables[0] {
 		c := uint32(i) << 24
 		for range 8 {
 			if c&(1<<31) != 0 {
@@ -191,18 +193,29 @@ var crcTable = func() (table [256]uint32) {
 				c <<= 1
 			}
 		}
-		table[i] = c
+		tables[0][i] = c
 	}
-	return table
+	for k := 1; k < len(tables); k++ {
+		for i, c := range tables[k-1] {
+			tables[k][i] = c<<8 ^ tables[0][c>>24]
+		}
+	}
+	return tables
 }()
 
 func (c *crc) Write(data []byte) (int, error) {
-	r := c.remainder
+	n, r, t := len(data), c.remainder, &crcTables
+	for ; len(data) >= 8; data = data[8:] {
+		r ^= binary.BigEndian.Uint32(data)
+		s := binary.BigEndian.Uint32(data[4:])
+		r = t[7][r>>24] ^ t[6][byte(r>>16)] ^ t[5][byte(r>>8)] ^ t[4][byte(r)] ^
+			t[3][s>>24] ^ t[2][byte(s>>16)] ^ t[1][byte(s>>8)] ^ t[0][byte(s)]
+	}
 	for _, b := range data {
-		r = r<<8 ^ crcTable[byte(r>>24)^b]
+		r = r<<8 ^ t[0][byte(r>>24)^b]
 	}
 	c.remainder = r
-	return len(data), nil
+	return n, nil
 }
 
 func (c *crc) Sum(dst []byte) []byte { return binary.BigEndian.AppendUint32(dst, ^c.remainder) }
