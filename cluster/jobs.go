@@ -141,8 +141,15 @@ func (m *Machine) startQueued(q queued) {
 		m.info(fmt.Sprintf("received ip-request-resp %s OK yes", q.Key), "taking a group of ours", "group", q.Key)
 		m.run(job{Why: whyRequested, Kind: JobTake, Set: m.keySet(q.Key), Keys: []string{q.Key}}, "local group, nobody else holds it")
 	case whyReleaseIP:
+		if g := m.group(q.Key); g != nil && g.Stuck && g.Asked == q.Reply {
+			return // its stop is tried again at its time, and the answer follows
+		}
 		m.run(job{Why: whyReleaseIP, Kind: JobGive, Set: m.keySet(q.Key), Node: q.Reply, Keys: []string{q.Key}}, q.Reply+" asked for its group")
 	case whyGive: // the other node's hb_takeover
+		if m.st.StandbyEnd.On {
+			m.warn(fmt.Sprintf("Standby in progress- takeover by %s ignored", q.Node), "takeover ignored: a standby is in progress", "node", q.Node)
+			return // the request would be refused here, and perhaps granted there
+		}
 		m.info(fmt.Sprintf("Going standby [%s].", q.Set), "going standby for the other node's takeover", "set", q.Set.String(), "node", q.Node)
 		m.send(AskResources{q.Set, "me"})
 	case whyScript:
@@ -170,6 +177,9 @@ func (m *Machine) jobDone(ev JobDone) {
 	if j.Kind == JobGive && !ok {
 		m.claimStuck()
 	}
+	if m.st.Shutdown == shutdownReleasing && m.allReleased() {
+		m.released()
+	}
 	switch j.Why {
 	case whyLocal:
 		m.localAsked(ev.Groups, j.AskPeer)
@@ -196,10 +206,6 @@ func (m *Machine) jobDone(ev JobDone) {
 			g.Asked = j.Node
 		}
 		m.send(IPRequestResp{Dest: j.Node, Key: j.Keys[0], WeOwn: true, OK: ok})
-	case whyShutdown:
-		if ok {
-			m.released()
-		}
 	case whyYield:
 		m.sayResource(m.st.Phase == PhaseStable, "")
 		if m.cfg.Failback != FailbackLegacy {
@@ -237,7 +243,7 @@ func (m *Machine) silentDone(j job, ok bool) {
 			return
 		}
 	}
-	m.out = append(m.out, Exit{Restart: true, Reason: "everything released after a stall; joining anew"})
+	m.out = append(m.out, Exit{Restart: true, Reason: "everything released; joining anew"})
 }
 
 // gaveUp ends our part of a standby. A group that could not be stopped is
@@ -278,10 +284,7 @@ func (m *Machine) retried(j job, ok bool) {
 	}
 	stuck := slices.ContainsFunc(m.st.Groups, func(g groupState) bool { return g.Stuck })
 	switch {
-	case m.st.Shutdown == shutdownReleasing:
-		if !stuck {
-			m.released()
-		}
+	case m.st.Shutdown != shutdownNo:
 	case m.cfg.Failback == FailbackLegacy:
 		if g := m.group(j.Keys[0]); g != nil && g.Asked != "" {
 			m.send(IPRequestResp{Dest: g.Asked, Key: j.Keys[0], WeOwn: true, OK: true})
@@ -302,12 +305,7 @@ func (m *Machine) retried(j job, ok bool) {
 // claimStuck goes on claiming what could not be stopped: nobody else may start
 // it.
 func (m *Machine) claimStuck() {
-	stuck := None
-	for i, g := range m.cfg.Groups {
-		if m.st.Groups[i].Stuck {
-			stuck |= m.setOf(g)
-		}
-	}
+	stuck := m.stuck()
 	if stuck&^m.st.Mine == None || !m.st.CommUp || m.cfg.Failback == FailbackLegacy {
 		return
 	}
@@ -323,7 +321,13 @@ func (m *Machine) fileResults(j job, ev JobDone) bool {
 		return ok
 	}
 	reason := ""
-	for _, r := range ev.Groups {
+	results := ev.Groups
+	for _, key := range j.Keys {
+		if ev.Err != "" && !slices.ContainsFunc(results, func(r GroupResult) bool { return r.Key == key }) {
+			results = append(results, GroupResult{Key: key, Running: j.Kind == JobGive, Err: ev.Err})
+		}
+	}
+	for _, r := range results {
 		if g := m.group(r.Key); g != nil {
 			if j.ID < g.Job {
 				continue

@@ -42,6 +42,9 @@ const (
 	// handOver is how long after a failed start the group is offered to the
 	// other node (the original's 30 s), or tried again here when there is none.
 	handOver = 30 * time.Second
+	// overlapPause separates two attempts to end an overlap of claims: what
+	// was said to end it may have been lost.
+	overlapPause = 5 * time.Second
 	// retryMax bounds the growing pause between retries of a failed start or
 	// stop.
 	retryMax = 10 * time.Minute
@@ -75,6 +78,8 @@ type Config struct {
 	PID int
 	// Held are the groups that were found running at start.
 	Held Set
+	// Generation is this life's.
+	Generation uint64
 }
 
 // Phase is how far this node has come in the resource protocol. The numbers
@@ -145,21 +150,28 @@ type state struct {
 	// node).
 	Silent bool
 
-	Phase       Phase
-	Mine        Set
-	Theirs      Set
-	Took        Set // of Mine: taken because the other node was held for dead
-	OtherStable bool
-	Takeover    bool
-	Settle      timer
-	FailbackDue bool
-	FailbackTry timer
-	Acquired    bool // "Initial resource acquisition complete" was said
+	Phase     Phase
+	Mine      Set
+	Theirs    Set
+	Took      Set // of Mine: taken because the other node was held for dead
+	TheirTook Set // of Theirs, as they say: taken because they held us for dead
+	// TheirReleasing is what they are stopping for us.
+	TheirReleasing Set
+	Overlap        timer
+	OtherStable    bool
+	Takeover       bool
+	Settle         timer
+	FailbackDue    bool
+	FailbackTry    timer
+	Acquired       bool // "Initial resource acquisition complete" was said
 
 	Standby     StandbyPhase
 	StandbyEnd  timer
 	StandbySet  Set // of the last exchange; All before the first
 	StandbyFrom string
+	// StandbyCut: the last exchange, in which the other node was giving, was
+	// cancelled here; that it has released may still be heard.
+	StandbyCut bool
 
 	Jobs    []job
 	NextJob uint64
@@ -257,8 +269,10 @@ type groupState struct {
 	Since  Instant
 	Reason string
 	Err    string
-	// Failures counts failed starts and stops in a row.
+	// Failures counts failed starts and stops in a row; RetryAt is when the next
+	// step is due, 0 for never.
 	Failures int
+	RetryAt  Instant
 	// Stuck: the last stop failed; it is not to be started anywhere.
 	Stuck bool
 	// Found: it was found running at start and has not been taken since; taking
@@ -269,6 +283,8 @@ type groupState struct {
 	// Asked is the node that asked for it (legacy mode) and must hear when a
 	// stop that failed has succeeded after all.
 	Asked string
+	// Wanted: the other node was asked for it (legacy mode) and has not answered.
+	Wanted bool
 	// Job is the newest start or stop; what an older one reports is history.
 	Job uint64
 }
@@ -379,6 +395,8 @@ func (m *Machine) Step(now Instant, ev Event) []Action {
 			return m.out
 		}
 		m.linkHeard(ev.From, ev.Link, ev.At)
+	case OutdatedHeard:
+		m.outdatedHeard(ev)
 	case PingReply:
 		m.pingReply(ev)
 	case JobDone:
@@ -446,7 +464,7 @@ func (m *Machine) noteStall() {
 		return
 	}
 	late := m.now.Sub(max(due, m.st.LastStep))
-	m.st.Lateness = max(late, 0)
+	m.st.Lateness = max(m.st.Lateness, late)
 	if late < m.cfg.Deadtime/10 {
 		return
 	}
@@ -490,6 +508,11 @@ func (m *Machine) thaw(silent time.Duration) {
 	reason := fmt.Sprintf("this node was silent for %v, longer than its deadtime %v: the other node may own everything", silent.Round(time.Millisecond), m.myDt())
 	m.log(Crit, "This node was stalled and the other one was not: releasing all resources before saying anything", "stalled: releasing everything", "silent", silent, "deadtime", m.myDt())
 	m.record("owner", "releases everything after a stall", reason)
+	m.leave(reason)
+}
+
+// leave releases everything without another word; then this node joins anew.
+func (m *Machine) leave(reason string) {
 	m.st.Silent = true
 	m.st.Queue = nil
 	m.st.Mine, m.st.Took = None, None
@@ -538,6 +561,9 @@ func (m *Machine) expire() {
 	}
 	if m.st.Beat.due(m.now) {
 		m.beat()
+		if m.st.Overlap.due(m.now) {
+			m.overlaps()
+		}
 		// The original looks at this clock once per keepalive; so two nodes
 		// that started together settle in the order of their keepalives.
 		if m.st.Settle.due(m.now) {

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -31,6 +32,11 @@ type node struct {
 	StatusSeq, ClaimSeq uint64
 	// Parted: it has released everything and ends; until its restart.
 	Parted bool
+	// Deaf: since when it says that it holds us for dead. We hear it.
+	Deaf timer
+	// Outdated is when a packet of an older life of it came last, within the
+	// time in which that is told; Refuses since when it says that of ours.
+	Outdated, Refuses timer
 }
 
 type link struct {
@@ -202,7 +208,94 @@ func (m *Machine) sayStatus(state string, beat bool) {
 		}
 	})
 	m.st.Local = state
-	m.send(Status{State: state, Dt: m.myDt(), Beat: beat, New: true, Digest: m.cfg.Digest, Hears: hears, Lateness: m.st.Lateness})
+	msg := Status{State: state, Dt: m.myDt(), Beat: beat, New: true, Digest: m.cfg.Digest, Hears: hears, Lateness: m.st.Lateness}
+	m.st.Lateness = 0
+	m.peers(func(n *node) {
+		if n.State == "dead" && !n.HeardSince {
+			msg.Dead, msg.Hold = append(msg.Dead, n.Name), m.st.Mine
+			if n.Outdated.On && m.now.Sub(n.Outdated.At) < 2*m.cfg.Keepalive {
+				msg.Outdated = append(msg.Outdated, Life{n.Name, n.Generation})
+			}
+		}
+	})
+	m.send(msg)
+}
+
+// deafTime is how long a node must have said that it holds us for dead before
+// that is no matter of keepalives which are on their way: ours must have gone
+// out, and its next.
+func (m *Machine) deafTime() time.Duration { return 3 * m.cfg.Keepalive }
+
+// deaf reports whether another node says that it holds us for dead.
+func (m *Machine) deaf() bool {
+	deaf := false
+	m.peers(func(n *node) { deaf = deaf || n.Deaf.On })
+	return deaf
+}
+
+// outdatedHeard notes a packet of an older life of a node: if there are more, it
+// is told which one we know.
+func (m *Machine) outdatedHeard(ev OutdatedHeard) {
+	n := m.node(ev.From)
+	if n == nil || n.State != "dead" {
+		return
+	}
+	if !n.Outdated.On {
+		text := fmt.Sprintf("Node %s sends packets of an older life than generation %d: its hb_generation was lost or comes from a backup, unless somebody replays what it once sent", n.Name, ev.Generation)
+		m.log(Error, text, "a dead node sends packets of an older life", "node", n.Name, "generation", ev.Generation)
+		m.record("node", n.Name+" comes back with an old generation, or is replayed", fmt.Sprintf("generation %d is known", ev.Generation))
+	}
+	n.Generation = ev.Generation
+	n.Outdated.set(m.now, "")
+}
+
+// refused looks at whether a node takes our packets for those of a life that it
+// knows to be over. Then this node's generation came from a backup, and nothing
+// that it says will be heard. It goes on above the generation that is known.
+//
+// Only a verified node says so, only to one that it holds for dead, and
+// generations only grow: whoever replays an old one of these messages, or makes
+// a node send one by a replay, moves nobody to a generation that was not used.
+func (m *Machine) refused(n *node, msg Status, at Instant) {
+	i := slices.IndexFunc(msg.Outdated, func(l Life) bool { return l.Node == m.cfg.Self && l.Generation >= m.cfg.Generation })
+	switch {
+	case i < 0:
+		n.Refuses.stop()
+	case !n.Refuses.On:
+		n.Refuses.set(at, "")
+	case at.Sub(n.Refuses.At) >= m.deafTime() && m.st.Shutdown == shutdownNo && !m.st.Silent:
+		known := msg.Outdated[i].Generation
+		reason := fmt.Sprintf("%s knows generation %d of this node, this life has %d: hb_generation was lost or comes from a backup", n.Name, known, m.cfg.Generation)
+		m.log(Crit, "This node's packets are refused as old: "+reason+". Joining anew above it", "generation is outdated: joining anew", "node", n.Name, "known", known, "ours", m.cfg.Generation)
+		m.record("daemon", "joins anew above the generation that is known of it", reason)
+		m.out = append(m.out, KeepGeneration{known})
+		m.leave(reason)
+	}
+}
+
+// heldForDead looks at whether a node that we hear holds us for dead: our words
+// do not reach it. Whatever it says that it holds it has taken from us, and it
+// cannot be told that we live; so we let go of that. Only new nodes say so.
+func (m *Machine) heldForDead(n *node, msg Status, at Instant) {
+	if !slices.Contains(msg.Dead, m.cfg.Self) {
+		n.Deaf.stop()
+		return
+	}
+	if !n.Deaf.On {
+		n.Deaf.set(at, "")
+		return
+	}
+	if at.Sub(n.Deaf.At) < m.deafTime() || m.st.Shutdown != shutdownNo {
+		return
+	}
+	lose := m.st.Mine & msg.Hold.Mirror() &^ m.stuck()
+	if lose == None {
+		return
+	}
+	m.log(Crit, fmt.Sprintf("Node %s holds this node for dead: it does not hear us, although we hear it", n.Name), "held for dead by a node that we hear", "node", n.Name)
+	m.cancelStandby(n.Name, n.Name+" does not hear us")
+	m.st.Theirs = msg.Hold
+	m.yield(lose, n.Name+" holds this node for dead and has taken them; it cannot hear that we live")
 }
 
 // linkHeard notes that a link works.
@@ -264,11 +357,15 @@ func (m *Machine) declareDead(n *node, reason string) {
 	m.statusScript(n)
 	heardSince := n.HeardSince
 	n.HeardSince = false
+	n.Deaf.stop()
 	if !m.st.CommUp && !n.Ping {
 		m.st.Ask.stop() // it may be the one that was asked
 	}
 	n.Hears = nil
 	m.nodeDied(n, heardSince, reason)
+	if n.New && m.st.CommUp {
+		m.sayStatus(m.self().State, false) // it may hear us although we do not hear it
+	}
 }
 
 // restarted forgets what a restart of the node made stale.
@@ -280,6 +377,10 @@ func (m *Machine) restarted(n *node) {
 	n.Digest, n.Hears = "", nil
 	n.StatusSeq, n.ClaimSeq = 0, 0
 	n.Parted = false
+	m.st.TheirReleasing, m.st.StandbyCut = None, false
+	n.Deaf.stop()
+	n.Outdated.stop()
+	n.Refuses.stop()
 	m.record("node", n.Name+" restarted its heartbeat", "its generation grew")
 }
 
@@ -316,6 +417,8 @@ func (m *Machine) status(n *node, msg Status, ev Heard) {
 		m.statusScript(n)
 	}
 	m.oneWay(n)
+	m.heldForDead(n, msg, ev.At)
+	m.refused(n, msg, ev.At)
 	if resync {
 		// Only now: what is said to a dead node is not kept for retransmission.
 		m.cancelStandby(n.Name, n.Name+" was held for dead meanwhile")

@@ -22,8 +22,22 @@ type Status struct {
 	Digest string
 	// Hears are the links on which the sender hears the other node.
 	Hears []string
-	// Lateness is how late the sender's own step was.
+	// Lateness is how late the sender's steps were at most since its last one.
 	Lateness time.Duration
+	// Dead are the nodes that the sender holds for dead; Hold is what it holds
+	// itself, meaningful when there are such nodes. One of them that hears this
+	// learns that it is not heard.
+	Dead []string
+	Hold Set
+	// Outdated are the nodes whose packets the sender refuses, because they are
+	// of an older life than one that it has heard.
+	Outdated []Life
+}
+
+// Life is one life of a node.
+type Life struct {
+	Node       string
+	Generation uint64
 }
 
 // ReqNodes asks Dest for its list of nodes.
@@ -64,6 +78,9 @@ type Resource struct {
 	// Took is the part of Hold that the sender took because it held the other
 	// node for dead. New nodes only.
 	Took Set
+	// Releasing is what the sender does not hold any more, but is still stopping
+	// because the other node claimed it. New nodes only.
+	Releasing Set
 }
 
 // AskResources is the standby protocol; Set is meant from the node that goes
@@ -137,6 +154,14 @@ type LinkHeard struct {
 	At         Instant
 }
 
+// OutdatedHeard reports a refused packet of an older life of a node than the one
+// that is known, of Generation: a replay, or a node that came back with an old
+// generation.
+type OutdatedHeard struct {
+	From       string
+	Generation uint64
+}
+
 // PingReply is the answer of a ping node.
 type PingReply struct {
 	From string
@@ -173,14 +198,15 @@ type Posted struct{ Msg Message }
 // Trouble reports that a link cannot send (Err set) or can again.
 type Trouble struct{ Link, Err string }
 
-func (Wake) isEvent()      {}
-func (Heard) isEvent()     {}
-func (LinkHeard) isEvent() {}
-func (PingReply) isEvent() {}
-func (JobDone) isEvent()   {}
-func (Order) isEvent()     {}
-func (Posted) isEvent()    {}
-func (Trouble) isEvent()   {}
+func (Wake) isEvent()          {}
+func (Heard) isEvent()         {}
+func (LinkHeard) isEvent()     {}
+func (OutdatedHeard) isEvent() {}
+func (PingReply) isEvent()     {}
+func (JobDone) isEvent()       {}
+func (Order) isEvent()         {}
+func (Posted) isEvent()        {}
+func (Trouble) isEvent()       {}
 
 // Action is an order for the world outside. The machine never performs one
 // and never waits for one; the outcome comes back as an Event.
@@ -198,6 +224,10 @@ type NodeState struct{ Node, State string }
 
 // Run starts a job.
 type Run struct{ Job Job }
+
+// KeepGeneration stores the generation that the next start goes on from. What
+// follows waits until that is durable.
+type KeepGeneration struct{ Generation uint64 }
 
 // Report is a happening for the log. Classic is the original's line without
 // time stamp and level, Msg the constant message of the structured log, Attrs
@@ -230,11 +260,12 @@ type Exit struct {
 	Reason  string
 }
 
-func (Send) isAction()      {}
-func (SendPing) isAction()  {}
-func (NodeState) isAction() {}
-func (Run) isAction()       {}
-func (Report) isAction()    {}
-func (Record) isAction()    {}
-func (Reply) isAction()     {}
-func (Exit) isAction()      {}
+func (Send) isAction()           {}
+func (SendPing) isAction()       {}
+func (NodeState) isAction()      {}
+func (Run) isAction()            {}
+func (KeepGeneration) isAction() {}
+func (Report) isAction()         {}
+func (Record) isAction()         {}
+func (Reply) isAction()          {}
+func (Exit) isAction()           {}

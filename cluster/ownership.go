@@ -8,6 +8,9 @@ import (
 
 // commNowUp begins the resource protocol.
 func (m *Machine) commNowUp() {
+	if m.st.Shutdown >= shutdownReleasing {
+		return
+	}
 	if m.cfg.Failback == FailbackLegacy {
 		if foreign := m.cfg.Held & m.st.Mine & Foreign; foreign != None && m.peerAlive() {
 			m.yield(foreign, "found running at start, but their node lives")
@@ -31,10 +34,10 @@ const infoResync = "resync"
 
 // sayResource tells everybody what we hold.
 func (m *Machine) sayResource(stable bool, info string) {
-	m.sayHold(stable, info, m.peerNew())
+	m.sayHold(stable, info, m.peerNew() || !m.peerAlive())
 }
 
-// sayHold is sayResource; new says that the other node knows more than 3.0.6.
+// sayHold is sayResource; new says that no 3.0.6 hears it.
 func (m *Machine) sayHold(stable bool, info string, new bool) {
 	if m.cfg.Failback == FailbackLegacy {
 		return
@@ -42,8 +45,20 @@ func (m *Machine) sayHold(stable bool, info string, new bool) {
 	msg := Resource{Hold: m.st.Mine, Full: true, Stable: tri(stable), Info: info}
 	if new {
 		msg.Took = m.st.Took & m.st.Mine
+		msg.Releasing = m.yielding()
 	}
 	m.send(msg)
+}
+
+// yielding are the sets that are being released because the other node owns
+// them. It may have let go of them too, and must not take them again too early.
+func (m *Machine) yielding() (set Set) {
+	for _, j := range m.st.Jobs {
+		if j.Why == whyYield {
+			set |= j.Set
+		}
+	}
+	return set
 }
 
 func (m *Machine) otherStarting(from string) {
@@ -135,12 +150,23 @@ func (m *Machine) otherResource(from string, msg Resource) {
 		return
 	}
 	m.st.Theirs = merge(m.st.Theirs, msg)
+	if msg.Full {
+		m.st.TheirTook = None
+	}
+	m.st.TheirTook |= msg.Took
+	m.st.TheirReleasing = msg.Releasing
+	if msg.Stable == Yes && m.st.Phase == PhaseStable && m.st.Mine&m.st.Theirs.Mirror() == None {
+		m.st.Took = None // the nodes agree; who took what then is history
+	}
 	if first && msg.Stable == No && m.cfg.Held != None {
 		m.sayResource(false, "") // it is starting too
 	}
 	if msg.Info == infoResync {
 		m.cancelStandby(from, from+" has cancelled the standby")
 		m.st.OtherStable = false // so that it is answered
+	}
+	if msg.Stable == Yes {
+		m.st.StandbyCut = false
 	}
 	became := msg.Stable == Yes && !m.st.OtherStable
 	switch msg.Stable {
@@ -152,7 +178,7 @@ func (m *Machine) otherResource(from string, msg Resource) {
 				m.releaseClaimed(from) // before we claim it: the other node would call that an error
 			}
 			m.sayResource(m.st.Phase == PhaseStable, "")
-			m.resolve(from, msg)
+			m.resolve(from, false)
 			m.tryFailback()
 		}
 	case No:
@@ -171,9 +197,10 @@ func (m *Machine) otherResource(from string, msg Resource) {
 	if msg.Stable == Yes && m.cfg.Failback != FailbackOn && m.st.Theirs.Has(Foreign) {
 		m.acquired("T_RESOURCES(them)")
 	}
-	if !became {
-		m.resolve(from, msg)
+	if !became && msg.Stable == Yes {
+		m.resolve(from, false)
 	}
+	m.watchOverlap()
 	if msg.Stable == Yes {
 		m.reclaim()
 	}
@@ -183,7 +210,7 @@ func (m *Machine) otherResource(from string, msg Resource) {
 // reclaim takes our groups when nobody holds them: a restart of the other node
 // may cut an exchange off in its middle.
 func (m *Machine) reclaim() {
-	if m.st.Phase == PhaseStable && m.stable() && m.st.Shutdown == shutdownNo && !(m.st.Mine | m.st.Theirs.Mirror()).Has(Local) {
+	if m.st.Phase == PhaseStable && m.stable() && m.st.Shutdown == shutdownNo && !(m.st.Mine | m.st.Theirs.Mirror() | m.st.TheirReleasing.Mirror()).Has(Local) {
 		m.acquireLocal(false, "nobody holds them")
 	}
 }
@@ -196,19 +223,31 @@ func (m *Machine) releaseClaimed(from string) {
 	}
 }
 
+// stuck are the sets of which something could not be stopped.
+func (m *Machine) stuck() (set Set) {
+	for i, g := range m.cfg.Groups {
+		if m.st.Groups[i].Stuck {
+			set |= m.setOf(g)
+		}
+	}
+	return set
+}
+
+// overlap is what both nodes claim, both being new, settled and not about to
+// change it. What could not be stopped is left out: its stop is tried again at
+// its time.
+func (m *Machine) overlap() Set {
+	if !m.peerNew() || m.cfg.Failback == FailbackLegacy || m.st.Phase != PhaseStable || m.st.Standby != StandbyNot || m.st.Shutdown != shutdownNo {
+		return None
+	}
+	return m.st.Mine & m.st.Theirs.Mirror() &^ m.stuck()
+}
+
 // resolve ends an overlap of claims between two new nodes: who took a set
 // because it held the other for dead lets go; if that does not decide, the
 // preferred node keeps it. Both sides apply the same rule to the same facts.
-func (m *Machine) resolve(from string, msg Resource) {
-	if msg.Stable != Yes || !m.peerNew() || m.st.Phase != PhaseStable || m.st.Standby != StandbyNot || m.st.Shutdown != shutdownNo {
-		return
-	}
-	both := m.st.Mine & m.st.Theirs.Mirror()
-	for i, g := range m.cfg.Groups {
-		if m.st.Groups[i].Stuck {
-			both &^= m.setOf(g) // its stop is tried again at its time
-		}
-	}
+func (m *Machine) resolve(from string, again bool) {
+	both := m.overlap()
 	if both == None {
 		return
 	}
@@ -217,7 +256,7 @@ func (m *Machine) resolve(from string, msg Resource) {
 		if !both.Has(s) {
 			continue
 		}
-		weTook, theyTook := m.st.Took.Has(s), msg.Took.Mirror().Has(s)
+		weTook, theyTook := m.st.Took.Has(s), m.st.TheirTook.Mirror().Has(s)
 		if weTook && !theyTook || weTook == theyTook && s == Foreign {
 			lose |= s
 		}
@@ -225,14 +264,49 @@ func (m *Machine) resolve(from string, msg Resource) {
 	if lose != None {
 		m.yield(lose, from+" owned it before the nodes lost each other")
 	}
-	if keep := both &^ lose; keep != None {
-		m.record("owner", fmt.Sprintf("keeps %s resources that %s claims too", keep, from), "it was the owner before the nodes lost each other, or is the preferred one")
-		m.sayResource(true, "")
-		if slices.ContainsFunc(m.keys(keep), m.busy) {
-			return
-		}
-		m.run(job{Why: whyConfirm, Kind: JobTake, Set: keep, Keys: m.keys(keep)}, "announced again: "+from+" claimed it too")
+	keep := both &^ lose
+	if keep == None {
+		return
 	}
+	switch {
+	case again:
+		m.sayResource(true, "")
+		return
+	case m.st.Overlap.On:
+		return // it was answered, and is again at the next look
+	}
+	m.record("owner", fmt.Sprintf("keeps %s resources that %s claims too", keep, from), "it was the owner before the nodes lost each other, or is the preferred one")
+	m.sayResource(true, "")
+	if slices.ContainsFunc(m.keys(keep), m.busy) || m.deaf() {
+		return
+	}
+	m.run(job{Why: whyConfirm, Kind: JobTake, Set: keep, Keys: m.keys(keep)}, "announced again: "+from+" claimed it too")
+}
+
+// watchOverlap has overlaps look at the claims later, as long as both nodes claim
+// a set.
+func (m *Machine) watchOverlap() {
+	switch {
+	case m.st.Mine&m.st.Theirs.Mirror() == None:
+		m.st.Overlap.stop()
+	case !m.st.Overlap.On:
+		m.st.Overlap.set(m.now.Add(overlapPause), "")
+	}
+}
+
+// overlaps goes on with an overlap that has lasted.
+func (m *Machine) overlaps() {
+	m.st.Overlap.stop()
+	m.peers(func(n *node) {
+		switch {
+		case !n.alive():
+		case m.st.OtherStable:
+			m.resolve(n.Name, true)
+		case m.overlap() != None:
+			m.sayResource(true, "")
+		}
+	})
+	m.watchOverlap()
 }
 
 // yield releases a set that the other node owns.
@@ -282,15 +356,15 @@ func (m *Machine) localAsked(results []GroupResult, askPeer bool) {
 			continue
 		}
 		switch {
-		case r.Running:
+		case r.Running && !g.Stuck: // else a part of it runs: it is started again
 			if g.Found && askPeer {
-				m.send(IPRequest{r.Key}) // the other node may have taken it while we were away
+				m.askFor(g, r.Key) // the other node may have taken it while we were away
 			}
 			found := g.State != "running" || g.Found
 			m.setGroup(r.Key, "running", g.Reason, "")
 			g.Found = found
 		case askPeer:
-			m.send(IPRequest{r.Key})
+			m.askFor(g, r.Key)
 		default:
 			m.send(IPRequestResp{Dest: m.cfg.Self, Key: r.Key, WeOwn: true, OK: true})
 		}
@@ -300,6 +374,14 @@ func (m *Machine) localAsked(results []GroupResult, askPeer bool) {
 		m.acquired("req_our_resources")
 	}
 	m.adopt()
+}
+
+// askFor asks the other node for a group of ours (legacy mode), and again until
+// it answers: it may be gone before it does.
+func (m *Machine) askFor(g *groupState, key string) {
+	m.send(IPRequest{key})
+	g.Wanted = true
+	m.retryAt(g, m.now.Add(settleTime))
 }
 
 // adopt takes what was found running at start and is ours to keep: nothing is
@@ -321,6 +403,9 @@ func (m *Machine) ipRequestResp(msg IPRequestResp) {
 	if !msg.OK || msg.Dest != m.cfg.Self {
 		return
 	}
+	if g := m.group(msg.Key); g != nil {
+		g.Wanted = false
+	}
 	m.enqueue(queued{Why: whyRequested, Key: msg.Key})
 }
 
@@ -332,7 +417,7 @@ func (m *Machine) nodeDied(n *node, heardSince bool, reason string) {
 	m.cancelStandby(n.Name, n.Name+" died meanwhile")
 	m.failPending(n.Name + " died meanwhile")
 	m.st.FailbackDue = true
-	if m.st.Shutdown != shutdownNo && m.st.Phase >= PhaseStable {
+	if m.leaving() {
 		return
 	}
 	if heardSince && m.st.Theirs == None {
@@ -361,6 +446,12 @@ func (m *Machine) nodeDied(n *node, heardSince bool, reason string) {
 	m.takeover(n.Name, reason)
 }
 
+// leaving reports that nothing is taken over any more: a shutdown is wanted, and
+// this node has settled or releases already.
+func (m *Machine) leaving() bool {
+	return m.st.Shutdown != shutdownNo && (m.st.Phase >= PhaseStable || m.st.Shutdown >= shutdownReleasing)
+}
+
 // fence resets a dead node before anything of it is taken.
 func (m *Machine) fence(name string) {
 	if n := m.node(name); n == nil || n.State != "dead" {
@@ -385,7 +476,7 @@ func (m *Machine) fenced(j job, err string) {
 
 // takeover takes everything from a node that is dead or has shut down.
 func (m *Machine) takeover(name, reason string) {
-	if m.st.Shutdown != shutdownNo && m.st.Phase >= PhaseStable {
+	if m.leaving() {
 		m.info("Resource takeover cancelled - shutdown in progress.", "takeover cancelled: shutting down", "node", name)
 		return
 	}
@@ -397,7 +488,7 @@ func (m *Machine) takeover(name, reason string) {
 		m.st.Took |= Local
 	}
 	m.st.Mine |= Foreign
-	m.st.Theirs = None
+	m.st.Theirs, m.st.TheirReleasing = None, None
 	m.st.OtherStable = true
 	m.st.Takeover = m.cfg.Failback != FailbackLegacy
 	m.acquireLocal(true, reason)
@@ -410,7 +501,11 @@ func (m *Machine) machDown(node string) {
 		return
 	}
 	if m.cfg.Failback != FailbackLegacy {
-		m.send(Resource{Hold: Foreign, Info: "mach_down"})
+		msg := Resource{Hold: Foreign, Info: "mach_down"}
+		if m.peerNew() {
+			msg.Took = m.st.Took & Foreign
+		}
+		m.send(msg)
 	}
 	m.info(fmt.Sprintf("mach_down takeover complete for node %s.", node), "takeover complete for node", "node", node)
 }
@@ -576,36 +671,60 @@ func (m *Machine) failed(r GroupResult, stop bool, reason string) {
 	} else {
 		m.log(Crit, fmt.Sprintf("Resource group %s runs nowhere: start failed. Next step in %v", r.Key, pause), "start failed", "group", r.Key, "err", r.Err, "retry", pause)
 	}
-	at := m.now.Add(pause)
-	if !m.st.Retry.On || at < m.st.Retry.At {
-		m.st.Retry.set(at, "next try for group "+r.Key)
+	m.retryAt(g, m.now.Add(pause))
+}
+
+// retryAt has retry look at the group then.
+func (m *Machine) retryAt(g *groupState, at Instant) {
+	g.RetryAt = at
+	m.armRetry()
+}
+
+// armRetry sets the timer for the group whose next try is first.
+func (m *Machine) armRetry() {
+	m.st.Retry.stop()
+	for i, g := range m.cfg.Groups {
+		if at := m.st.Groups[i].RetryAt; at > 0 && (!m.st.Retry.On || at < m.st.Retry.At) {
+			m.st.Retry.set(at, "next try for group "+g.Key)
+		}
 	}
 }
 
 // retry deals with failed groups: what could not be stopped is stopped again,
 // what could not be started is offered to the other node once, or tried again.
 func (m *Machine) retry() {
-	m.st.Retry.stop()
+	defer m.armRetry()
 	for i, g := range m.cfg.Groups {
 		s := &m.st.Groups[i]
-		if s.State != "failed" || m.busy(g.Key) {
+		if s.RetryAt == 0 || s.RetryAt > m.now {
+			continue
+		}
+		s.RetryAt = 0
+		switch {
+		case m.busy(g.Key) && s.Wanted:
+			s.RetryAt = m.now.Add(settleTime)
+			continue
+		case m.busy(g.Key) || s.State != "failed" && !s.Wanted:
 			continue
 		}
 		set := m.setOf(g)
 		switch {
+		case s.Wanted && !s.Stuck:
+			if s.Wanted = m.st.Shutdown == shutdownNo && m.peerAlive(); s.Wanted {
+				m.askFor(s, g.Key) // who takes over from a dead node needs no answer
+			}
 		case s.Stuck:
 			m.run(job{Why: whyRetry, Kind: JobGive, Set: set, Keys: []string{g.Key}}, "stop failed before: "+s.Err)
 		case !m.st.Mine.Has(set) || m.st.Shutdown != shutdownNo:
 			s.State = "stopped"
 		case m.cfg.Failback != FailbackLegacy && m.peerActive() && (!m.st.OtherStable || m.st.Theirs.Mirror().Has(set)):
 			// The reason for which it was to be taken may be gone.
-			m.st.Retry.set(m.now.Add(settleTime), "next try for group "+g.Key+", once it is clear that nobody else runs it")
+			s.RetryAt = m.now.Add(settleTime)
 		case m.cfg.Failback == FailbackLegacy && m.peerActive():
 			// It may have been taken meanwhile: our own is asked for again, the
 			// other's is its own.
 			if set == Local {
-				m.send(IPRequest{g.Key})
-				m.st.Retry.set(m.now.Add(handOver), "asking for group "+g.Key+" again")
+				m.askFor(s, g.Key)
 			} else {
 				s.State = "stopped"
 			}
@@ -649,6 +768,11 @@ func (m *Machine) tryShutdown() {
 	}
 	m.record("daemon", "shuts down", reason)
 	m.run(job{Why: whyShutdown, Kind: JobGive, Set: All, Keys: m.keys(All)}, reason)
+}
+
+// allReleased reports whether nothing runs any more or is about to.
+func (m *Machine) allReleased() bool {
+	return m.unreleased() == None && !slices.ContainsFunc(m.st.Jobs, func(j job) bool { return j.Kind == JobTake || j.Kind == JobGive })
 }
 
 // released goes on when everything is given up.

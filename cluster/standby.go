@@ -30,6 +30,7 @@ func (m *Machine) askResources(from string, msg AskResources) {
 			m.st.StandbyEnd.set(m.now.Add(standbyLimit), "end of the standby")
 			m.info(fmt.Sprintf("standby: %s can take our %s resources", from, msg.Set), "other node is ready to take over", "node", from, "set", msg.Set.String())
 			m.progress(fmt.Sprintf("%s is ready; releasing %s resources", from, msg.Set))
+			m.st.StandbySet = msg.Set
 			m.giveUp(msg.Set)
 			return
 		}
@@ -46,11 +47,7 @@ func (m *Machine) askResources(from string, msg AskResources) {
 			return
 		}
 		if msg.Info == "done" && !self {
-			m.info(fmt.Sprintf("standby: acquire [%s] resources from %s", msg.Set, from), "taking over after standby", "node", from, "set", msg.Set.String())
-			m.st.Standby = StandbyDone
-			m.st.StandbyEnd.set(m.now.Add(standbyLimit), "end of the standby")
-			m.record("owner", fmt.Sprintf("takes %s resources", msg.Set.Mirror()), from+" went standby and released them")
-			m.runTake(whyTake, msg.Set.Mirror(), msg.Set, from+" went standby and released them")
+			m.takeReleased(from, msg.Set)
 			return
 		}
 	case StandbyDone:
@@ -62,8 +59,21 @@ func (m *Machine) askResources(from string, msg AskResources) {
 	m.log(Error, fmt.Sprintf("Ignored standby message '%s' from %s in state %d", msg.Info, from, m.st.Standby), "standby message in the wrong phase", "node", from, "info", msg.Info)
 }
 
+// takeReleased takes what the other node has released for us.
+func (m *Machine) takeReleased(from string, set Set) {
+	m.info(fmt.Sprintf("standby: acquire [%s] resources from %s", set, from), "taking over after standby", "node", from, "set", set.String())
+	m.st.Standby, m.st.StandbyCut = StandbyDone, false
+	m.st.StandbyEnd.set(m.now.Add(standbyLimit), "end of the standby")
+	m.record("owner", fmt.Sprintf("takes %s resources", set.Mirror()), from+" went standby and released them")
+	m.runTake(whyTake, set.Mirror(), set, from+" went standby and released them")
+}
+
 func (m *Machine) standbyBegin(from string, self bool, msg AskResources) {
 	switch {
+	case msg.Info == "done" && !self && m.st.StandbyCut && msg.Set == m.st.StandbySet && m.st.Phase == PhaseStable && m.st.Shutdown < shutdownReleasing:
+		// It was held for dead meanwhile, a 3.0.6 that does not know it; what it
+		// has released by now nobody has.
+		m.takeReleased(from, msg.Set)
 	case !m.st.OtherStable:
 		m.warn(fmt.Sprintf("standby message [%s] from %s ignored.  Other side is in flux.", msg.Info, from), "standby message ignored: other side in flux", "node", from)
 	case m.st.Phase != PhaseStable:
@@ -74,7 +84,7 @@ func (m *Machine) standbyBegin(from string, self bool, msg AskResources) {
 		m.st.OtherStable = false
 		m.info(fmt.Sprintf("%s wants to go standby [%s]", from, msg.Set), "standby wanted", "node", from, "set", msg.Set.String())
 		m.record("standby", fmt.Sprintf("%s wants to give up %s resources", from, msg.Set), "standby request")
-		m.st.StandbySet, m.st.StandbyFrom = msg.Set, from
+		m.st.StandbySet, m.st.StandbyFrom, m.st.StandbyCut = msg.Set, from, false
 		if self {
 			m.st.Standby = StandbyMe
 			m.st.StandbyEnd.set(m.now.Add(standbyAnswer), "answer of the other node to our standby request")
@@ -130,8 +140,29 @@ func (m *Machine) cancelStandby(node, reason string) {
 		return
 	}
 	m.info("Cancelling pending standby operation", "standby cancelled", "node", node)
+	m.st.StandbyCut = m.st.Standby == StandbyOther
 	m.endStandby()
+	m.claimTaken()
 	m.failPending(reason)
+}
+
+// claimTaken claims at once, and not only when it is done, what an exchange that
+// is no more has us take: the other node gave it up, and after a restart it asks
+// what nobody holds.
+func (m *Machine) claimTaken() {
+	claim := func(j job) {
+		if j.Why == whyTake || j.Why == whyDone {
+			m.st.Mine |= j.Set
+		}
+	}
+	for _, j := range m.st.Jobs {
+		claim(j)
+	}
+	for _, q := range m.st.Queue {
+		if q.Take != nil {
+			claim(*q.Take)
+		}
+	}
 }
 
 func (m *Machine) endStandby() {
@@ -142,12 +173,9 @@ func (m *Machine) endStandby() {
 // standbyTimeout is the other node's failure to answer.
 func (m *Machine) standbyTimeout() {
 	m.endStandby()
+	m.claimTaken()
 	m.st.OtherStable = true
-	for i, g := range m.cfg.Groups {
-		if m.st.Groups[i].Stuck {
-			m.st.Mine |= m.setOf(g) // it may still run here, and nobody took it
-		}
-	}
+	m.st.Mine |= m.stuck() // it may still run here, and nobody took it
 	m.warn("No reply to standby request.  Standby request cancelled.", "standby request cancelled: no answer")
 	m.failPending("the other node did not answer the standby request")
 	if m.peerNew() {

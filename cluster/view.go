@@ -155,6 +155,10 @@ func (m *Machine) groupView(g Group, s *groupState) GroupView {
 	return v
 }
 
+// unansweredMax is how many requests for the list of nodes may be on their way
+// before that is worth a warning.
+const unansweredMax = 5
+
 // storageTypes are the resource types that both nodes must never have at once,
 // or data is lost.
 var storageTypes = []string{"Filesystem", "LVM", "Raid1", "ServeRAID", "drbddisk", "drbdupper"}
@@ -183,6 +187,18 @@ func (m *Machine) warnings() (w []string) {
 	m.peers(func(n *node) {
 		if n.New && n.Digest != m.cfg.Digest && n.Digest != "" {
 			w = append(w, fmt.Sprintf("%s has other haresources, timing or keys than this node: compare the files", n.Name))
+		}
+		if n.State == "dead" && n.Outdated.On {
+			w = append(w, fmt.Sprintf("%s came back with an old generation, or somebody replays its packets: they are refused; a new node mends that itself, on a 3.0.6 node remove hb_generation in its state directory and restart it", n.Name))
+		}
+		if n.Refuses.On {
+			w = append(w, fmt.Sprintf("%s refuses this node's packets as those of an older life", n.Name))
+		}
+		if n.alive() && m.st.Ask.On && m.st.AskNext > unansweredMax {
+			w = append(w, fmt.Sprintf("%s is heard but does not answer: it does not hear us, has other keys, or refuses our packets because hb_generation here is older than before", n.Name))
+		}
+		if n.Deaf.On {
+			w = append(w, fmt.Sprintf("%s holds this node for dead although we hear it: nothing that we send reaches it", n.Name))
 		}
 		for _, l := range n.Links {
 			if l.OneWay {

@@ -336,6 +336,10 @@ type Verdict struct {
 	Restarted bool
 	// First: nothing had ever been heard of the node before.
 	First bool
+	// Outdated: the packet belongs to an older life of the node than one that has
+	// been heard, or to an older part of this life although it is held for dead:
+	// a replay, or a node that came back with an old generation.
+	Outdated bool
 	// Returned: a status of the known generation from a node held for dead.
 	Returned bool
 	// Reply are messages to send now, before anything the message causes.
@@ -384,7 +388,7 @@ func (s *Session) Receive(now time.Duration, link string, m *message.Message) (v
 		return v
 	}
 	if gen < p.Generation {
-		v.Drop = DropReplay
+		v.Drop, v.Outdated = DropReplay, true
 		v.note("ERROR", fmt.Sprintf("should_drop_message: attempted replay attack [%s]? [gen = %d, curgen = %d]", p.Name, gen, p.Generation),
 			"packet of an old generation dropped: replay?", "node", p.Name, "generation", gen, "current", p.Generation)
 		return v
@@ -401,6 +405,7 @@ func (s *Session) Receive(now time.Duration, link string, m *message.Message) (v
 	}
 	if v.Drop = s.track(now, p, seq, &v); v.Drop != DropNone {
 		v.Refresh = v.Drop == DropDuplicate && s.forUs(m)
+		v.Outdated = v.Drop == DropStale
 		return v
 	}
 	s.learnUUID(p, m, &v)

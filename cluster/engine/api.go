@@ -102,6 +102,10 @@ type Transmit struct {
 	Keepalive bool
 }
 
+// GenerationFile is the name under which a Persist stores the generation that
+// the next start goes on from.
+const GenerationFile = "hb_generation"
+
 // Persist stores Data under Name in the state directory and makes it durable.
 type Persist struct {
 	Name string

@@ -87,7 +87,7 @@ func machineConfig(b Boot) cluster.Config {
 	m := cluster.Config{
 		Self: c.Self, Nodes: c.Nodes, Groups: c.Groups,
 		Keepalive: c.Keepalive, Deadtime: c.Deadtime, Warntime: c.Warntime, Initdead: c.Initdead, Deadping: c.Deadping,
-		Failback: c.Failback, Stonith: c.Stonith, IPFail: c.IPFail, Scripts: c.Scripts, Digest: b.Digest, PID: b.PID, Held: b.Held,
+		Failback: c.Failback, Stonith: c.Stonith, IPFail: c.IPFail, Scripts: c.Scripts, Digest: b.Digest, PID: b.PID, Held: b.Held, Generation: b.Generation,
 	}
 	for _, p := range c.PingNodes {
 		m.PingNodes = append(m.PingNodes, p.Name)
@@ -287,8 +287,11 @@ func (e *Engine) packet(in Packet) {
 	v := e.session.Receive(time.Duration(e.now), in.Link, m)
 	e.notices(v.Notices)
 	if v.Drop != transport.DropNone {
-		if v.Refresh {
+		switch {
+		case v.Refresh:
 			e.apply(cluster.LinkHeard{From: v.From, Link: in.Link, At: in.At})
+		case v.Outdated:
+			e.apply(cluster.OutdatedHeard{From: v.From, Generation: e.session.Generation(v.From)})
 		}
 		e.answer(v)
 		return
@@ -376,6 +379,8 @@ func (e *Engine) apply(ev cluster.Event) {
 			e.ping()
 		case cluster.NodeState:
 			e.session.SetState(a.Node, a.State)
+		case cluster.KeepGeneration:
+			e.out = append(e.out, Persist{Name: GenerationFile, Data: fmt.Appendf(nil, "%15d\n", a.Generation)})
 		case cluster.Run:
 			e.out = append(e.out, Run(a))
 		case cluster.Report:

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -66,6 +67,7 @@ type actor struct {
 	deaf    map[string]bool // ping nodes that do not answer it
 	files   string          // fingerprint of its files
 	pongs   []pong
+	said    string // the last log line
 }
 
 // pong is the answer of a ping node on its way.
@@ -117,6 +119,12 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.node(arg(0)).asleep = true
 	case "thaw":
 		s.thaw(s.node(arg(0)))
+	case "generation": // what a backup of the state directory brings back
+		gen, err := strconv.ParseUint(arg(1), 10, 64)
+		if err != nil {
+			d.Fatalf(t, "%v", err)
+		}
+		s.node(arg(0)).gen = gen
 	case "break-start":
 		s.node(arg(0)).broken[arg(1)] = true
 	case "break-stop":
@@ -407,8 +415,15 @@ func (s *story) step(n *actor, in Input) {
 			}
 			n.jobs = append(n.jobs, pending{s.now + scriptTime, out.Job})
 		case Log:
-			if out.Level >= cluster.Warn {
+			// Of lines that every packet causes the first tells it all.
+			if out.Level >= cluster.Warn && out.Classic != n.said {
+				n.said = out.Classic
 				s.say(n, "%v: %s", out.Level, out.Classic)
+			}
+		case Persist:
+			s.say(n, "stores %s %s", out.Name, strings.TrimSpace(string(out.Data)))
+			if _, err := fmt.Sscan(string(out.Data), &n.gen); err != nil {
+				s.t.Fatal(err)
 			}
 		case Reply:
 			text := out.Text

@@ -47,6 +47,9 @@ func Encode(msg cluster.Message, flow bool) *message.Message {
 		if msg.Took != cluster.None {
 			m.Add("xtook", msg.Took.String())
 		}
+		if msg.Releasing != cluster.None {
+			m.Add("xreleasing", msg.Releasing.String())
+		}
 		return m
 	case cluster.AskResources:
 		return message.New("ask_resources").Add("rsc_hold", msg.Set.String()).Add("info", msg.Info)
@@ -127,6 +130,16 @@ func encodeStatus(msg cluster.Status, flow bool) *message.Message {
 	if ms := msg.Lateness.Milliseconds(); ms > 0 {
 		m.Add("xlate", strconv.FormatInt(ms, 10))
 	}
+	if len(msg.Dead) > 0 {
+		m.Add("xdead", strings.Join(msg.Dead, " ")).Add("xhold", msg.Hold.String())
+	}
+	if len(msg.Outdated) > 0 {
+		var lives []string
+		for _, l := range msg.Outdated {
+			lives = append(lives, l.Node+":"+strconv.FormatUint(l.Generation, 16))
+		}
+		m.Add("xgen", strings.Join(lives, " "))
+	}
 	return m
 }
 
@@ -200,6 +213,16 @@ func decodeStatus(m *message.Message) (cluster.Message, bool) {
 		if late, err := strconv.ParseUint(m.Get("xlate"), 10, 40); err == nil {
 			s.Lateness = time.Duration(late) * time.Millisecond
 		}
+		if dead := m.Get("xdead"); dead != "" {
+			s.Dead = strings.Fields(dead)
+			s.Hold, _ = cluster.ParseSet(m.Get("xhold"))
+		}
+		for _, life := range strings.Fields(m.Get("xgen")) {
+			name, text, _ := strings.Cut(life, ":")
+			if gen, err := strconv.ParseUint(text, 16, 63); err == nil {
+				s.Outdated = append(s.Outdated, cluster.Life{Node: name, Generation: gen})
+			}
+		}
 	}
 	return s, true
 }
@@ -217,6 +240,7 @@ func decodeResource(m *message.Message) (cluster.Message, bool) {
 		r.Stable = cluster.No
 	}
 	r.Took, _ = cluster.ParseSet(m.Get("xtook"))
+	r.Releasing, _ = cluster.ParseSet(m.Get("xreleasing"))
 	return r, true
 }
 

@@ -10,7 +10,7 @@ import (
 
 // Failure is a rule that was broken. The rules are: "two owners", "window",
 // "settle", "stable", "generation", "replay", "ping-pong", "deadline",
-// "bounded", "exit", "order", "snapshot", "panic".
+// "bounded", "endless", "exit", "order", "snapshot", "panic".
 type Failure struct {
 	At   time.Duration
 	Rule string
@@ -340,7 +340,7 @@ func (w *world) mayLower(*node) bool {
 // excused reports whether something still keeps the owners of a group from
 // ending the overlap.
 func (c *check) excused(key string) bool {
-	if slices.ContainsFunc(c.w.active, func(f Fault) bool { return f.Kind == Noise && f.Noise.Loss >= heavyLoss }) {
+	if slices.ContainsFunc(c.w.active, func(f Fault) bool { return f.Kind == Noise && f.lost() >= heavyLoss }) {
 		return true
 	}
 	var owners []*node
@@ -354,12 +354,37 @@ func (c *check) excused(key string) bool {
 	}
 	for _, a := range owners {
 		for _, b := range owners {
-			if a != b && c.w.silence(a, b) {
+			if a != b && c.w.apart(a, b) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// apart reports whether two owners cannot know of each other. Between old nodes
+// it takes both to hear each other. Of new ones the one that hears is told that
+// it is held for dead, once it is, and lets go.
+func (w *world) apart(a, b *node) bool {
+	if w.scenario.Cluster.Old {
+		return w.silence(a, b) || w.silence(b, a)
+	}
+	aHears, bHears := w.hears(a, b), w.hears(b, a)
+	switch {
+	case aHears && bHears:
+		return false
+	case aHears:
+		return !w.silence(a, b)
+	case bHears:
+		return !w.silence(b, a)
+	}
+	return true
+}
+
+// hears reports whether a keepalive of the other node came lately.
+func (w *world) hears(n, other *node) bool {
+	h := &n.heard[other.index]
+	return h.ever && n.local()-h.at <= 3*w.scenario.Cluster.Keepalive
 }
 
 // heavyLoss is the share of lost packets under which an exchange may take any

@@ -83,6 +83,9 @@ type Fault struct {
 // End is when the fault is over.
 func (f Fault) End() time.Duration { return f.At + f.For }
 
+// lost is the share of packets that noise keeps from being understood.
+func (f Fault) lost() float64 { return 1 - (1-f.Noise.Loss)*(1-f.Noise.Corrupt) }
+
 func (f Fault) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%.3fs %s", f.At.Seconds(), f.Kind)

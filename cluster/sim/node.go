@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"heartbeat/cluster"
@@ -60,6 +62,7 @@ type node struct {
 	pending  []engine.Input
 	scripts  []scriptRun
 	persist  time.Duration
+	writes   engine.Persist // what is being made durable
 	waiting  bool
 	held     []engine.Output
 	orders   map[uint64]string
@@ -346,7 +349,7 @@ func (n *node) do(out engine.Output) {
 	case engine.Transmit:
 		n.transmit(out)
 	case engine.Persist:
-		n.waiting, n.persist = true, n.local()+diskTime
+		n.waiting, n.persist, n.writes = true, n.local()+diskTime, out
 	case engine.Run:
 		n.run(out.Job)
 	case engine.Kill:
@@ -389,6 +392,13 @@ func (n *node) exit(out engine.Exit) {
 
 func (n *node) durable() {
 	n.waiting = false
+	if n.writes.Name == engine.GenerationFile {
+		gen, err := strconv.ParseUint(strings.TrimSpace(string(n.writes.Data)), 10, 63)
+		if err != nil || gen < n.diskGen {
+			n.w.fail("generation", "%s: stores %q over %d (%v)", n.name, n.writes.Data, n.diskGen, err)
+		}
+		n.diskGen = gen
+	}
 	held := n.held
 	n.held = nil
 	n.carry(held)

@@ -15,10 +15,10 @@ import (
 )
 
 var (
-	seedFlag  = flag.Uint64("seed", 1, "first seed of TestSimulate")
-	hoursFlag = flag.Float64("hours", 0, "cluster hours that TestSimulate runs; 0 is a few hundred seeds")
-	stopFlag  = flag.Int("failures", 5, "end after so many failures; above 20 they are only listed")
-	traceFlag = flag.Uint64("trace", 0, "print the transcript of this seed and do nothing else")
+	seedFlag       = flag.Uint64("seed", 1, "first seed of TestSimulate")
+	hoursFlag      = flag.Float64("hours", 0, "cluster hours that TestSimulate runs; 0 is a few hundred seeds")
+	stopFlag       = flag.Int("failures", 5, "end after so many failures; above 20 they are only listed")
+	transcriptFlag = flag.Uint64("transcript", 0, "print the transcript of this seed and do nothing else")
 )
 
 const usualSeeds = 300
@@ -26,9 +26,9 @@ const usualSeeds = 300
 // TestSimulate runs one scenario per seed. A failure prints the seed, the
 // smallest list of faults that still fails, and its transcript.
 func TestSimulate(t *testing.T) {
-	if *traceFlag != 0 {
+	if *transcriptFlag != 0 {
 		var out bytes.Buffer
-		s := Minimise(Draw(*traceFlag))
+		s := Minimise(Draw(*transcriptFlag))
 		Transcript(s, &out)
 		fmt.Printf("%s%s", header(s), out.String())
 		return
@@ -101,7 +101,7 @@ func report(t *testing.T, seed uint64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Errorf("%v\n%s%s\nthe whole transcript: go test ./cluster/sim -run TestSimulate -trace %d\nas a file of testdata/found: %s", r.Failure, header(small), text, seed, record)
+	t.Errorf("%v\n%s%s\nthe whole transcript: go test ./cluster/sim -run TestSimulate -transcript %d\nas a file of testdata/found: %s", r.Failure, header(small), text, seed, record)
 }
 
 type summary struct {

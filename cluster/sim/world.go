@@ -80,6 +80,7 @@ type world struct {
 	replays  []letterTo
 	replayed int
 	wakes    int
+	happened int
 
 	check  check
 	result *Result
@@ -178,6 +179,10 @@ func (w *world) node(name string) *node {
 	panic("sim: no node " + name)
 }
 
+// happenedMax is how much may have happened by a time: a hundred times of what
+// keepalives and faults explain.
+func happenedMax(now time.Duration) int { return 100_000 + 1000*int(now/time.Second) }
+
 // loop lets one thing after the other happen.
 func (w *world) loop() {
 	for w.result.Failure == nil {
@@ -198,6 +203,10 @@ func (w *world) loop() {
 			at, do = t, w.deliver
 		}
 		w.now = max(w.now, at)
+		if w.happened++; w.happened > happenedMax(w.now) {
+			w.fail("endless", "%d things have happened by now: the nodes talk without end", w.happened)
+			return
+		}
 		do()
 		w.check.step()
 	}
@@ -410,9 +419,9 @@ func (w *world) effort(n *node, r *resource, kind cluster.JobKind) (took time.Du
 	return took, fails
 }
 
-// heal repairs what does not repair itself: a node whose disk came back with an
-// old generation is a stranger to its peer until an administrator removes the
-// file and sets the clock.
+// heal repairs what does not repair itself: among old nodes one whose disk came
+// back with an old generation is a stranger to its peer until an administrator
+// removes the file and sets the clock.
 func (w *world) heal() {
 	if w.tracing() {
 		w.say("-----", "everything is healed")
@@ -421,7 +430,7 @@ func (w *world) heal() {
 		panic(fmt.Sprintf("sim: %v is active after the span", w.active))
 	}
 	for _, n := range w.nodes {
-		if n.diskGen >= n.top && !n.stale {
+		if !w.scenario.Cluster.Old || n.diskGen >= n.top && !n.stale {
 			continue
 		}
 		n.wall, n.diskGen = max(n.wall, wallStart), 0
