@@ -128,7 +128,9 @@ func TestQuickRestarts(t *testing.T) {
 			c.must(c.keepalives(c.N1, 2))
 		}
 		if i%5 == 4 {
-			c.signal(c.N1, unix.SIGKILL)
+			if k, err := c.N1.Signal(unix.SIGKILL, "heartbeat"); err != nil || k == 0 {
+				t.Fatalf("killed %d processes: %v", k, err)
+			}
 			c.must(lab.Wait(t.Context(), limit, "the daemon is gone", func() (bool, string) {
 				k := c.daemons(c.N1)
 				return k == 0, fmt.Sprint(k, " processes")

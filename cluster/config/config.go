@@ -186,6 +186,9 @@ type TOML struct {
 	// LogFormat is the format on stderr in the foreground: "classic", "text",
 	// "json".
 	LogFormat string `toml:"log_format"`
+	// Supervise: a daemon in the background has a parent process that starts it
+	// again when it dies.
+	Supervise bool `toml:"supervise"`
 	// Announce is the schedule of gratuitous ARP and neighbour advertisements.
 	Announce Announce `toml:"announce"`
 	// Scripts bounds the time that scripts may take.

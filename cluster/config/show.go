@@ -103,7 +103,7 @@ func (c *Config) Origins() []Origin {
 	}
 	t := c.TOML
 	for _, v := range []Param{
-		{"control_socket", t.ControlSocket}, {"log_format", t.LogFormat},
+		{"control_socket", t.ControlSocket}, {"log_format", t.LogFormat}, {"supervise", fmt.Sprint(t.Supervise)},
 		{"announce.burst", strconv.Itoa(t.Announce.Burst)}, {"announce.interval", t.Announce.Interval.String()},
 		{"announce.refresh", t.Announce.Refresh.String()}, {"scripts.start", t.Scripts.Start.String()},
 		{"scripts.stop", t.Scripts.Stop.String()}, {"scripts.status", t.Scripts.Status.String()},

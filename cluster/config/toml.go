@@ -17,6 +17,7 @@ func defaultTOML() TOML {
 	return TOML{
 		ControlSocket: "/run/heartbeat/control.sock",
 		LogFormat:     "text",
+		Supervise:     true,
 		Announce: Announce{Burst: 5, Interval: Duration(1100 * time.Millisecond),
 			Refresh: Duration(time.Minute)},
 		Scripts: Scripts{Start: Duration(10 * time.Minute), Stop: Duration(10 * time.Minute),
@@ -100,7 +101,12 @@ func parseTOML(cfg *Config, f File) Problems {
 		add(line, 0, "a value has the wrong type", strings.TrimPrefix(err.Error(), "toml: "), "see the sample file")
 		return probs
 	}
-	known := []string{"control_socket", "log_format", "announce", "burst", "interval", "refresh", "scripts", "start", "stop", "status", "guard", "address_lifetime"}
+	known := []string{
+		"control_socket", "log_format", "supervise",
+		"announce", "burst", "interval", "refresh",
+		"scripts", "start", "stop", "status",
+		"guard", "address_lifetime",
+	}
 	for _, key := range md.Undecoded() {
 		line, col := findKey(lines, key)
 		fix := "remove it"

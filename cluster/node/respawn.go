@@ -68,6 +68,9 @@ type ProgramOptions struct {
 	Env func() []string
 	// Cores holds, by the user's name, the working directories.
 	Cores string
+	// Notes is the file that names what runs, for a daemon after this one; ""
+	// for none.
+	Notes string
 	Log   *logging.Log
 	// Reboot restarts the machine.
 	Reboot func() error
@@ -79,10 +82,12 @@ type Programs struct {
 	times    programTimes
 	list     []*program
 	begun    bool          // of the loop
+	left     bool          // a former daemon has left notes
 	closing  chan struct{} // closed when nothing is started any more
 	closeOne sync.Once
 	// frozen holds up starts while the process replaces itself.
 	frozen  sync.RWMutex
+	noting  sync.Mutex // of the file of notes
 	workers sync.WaitGroup
 }
 
@@ -91,6 +96,9 @@ func NewPrograms(o ProgramOptions) *Programs {
 	p := &Programs{o: o, times: originalTimes, closing: make(chan struct{})}
 	for _, line := range o.List {
 		p.list = append(p.list, &program{Program: line, of: p})
+	}
+	if _, err := os.Stat(o.Notes); err == nil && len(o.Taken) == 0 { // a predecessor in place hands over instead
+		p.left = true
 	}
 	return p
 }
@@ -111,6 +119,8 @@ type program struct {
 // when communication is up.
 func (p *Programs) start() {
 	taken := p.o.Taken
+	left := p.left && len(taken) == 0
+	p.left = false
 	for _, pr := range p.list {
 		for i, t := range taken {
 			if t.Program == pr.Program {
@@ -121,6 +131,9 @@ func (p *Programs) start() {
 		}
 	}
 	p.workers.Go(func() { // ends when the last process has been started
+		if left {
+			p.endLeft()
+		}
 		for _, t := range taken {
 			old := &program{Program: t.Program, of: p}
 			old.adopt(t)
@@ -129,6 +142,7 @@ func (p *Programs) start() {
 		}
 		for _, pr := range p.list {
 			err := pr.launch()
+			p.writeNotes()
 			p.workers.Go(func() { pr.supervise(err) }) // ends when the program is given up or nothing is started any more
 		}
 	})
@@ -271,6 +285,7 @@ func (pr *program) supervise(err error) {
 			return
 		}
 		err = pr.launch()
+		pr.of.writeNotes()
 	}
 }
 
@@ -312,7 +327,7 @@ func signalText(s syscall.Signal) string {
 // stepped is called by the loop after every step: the programs are started once
 // communication is up.
 func (p *Programs) stepped(engine stepper) {
-	if p == nil || p.begun || len(p.list)+len(p.o.Taken) == 0 || !engine.View().CommUp {
+	if p == nil || p.begun || len(p.list)+len(p.o.Taken) == 0 && !p.left || !engine.View().CommUp {
 		return
 	}
 	p.begun = true
@@ -342,6 +357,12 @@ func (p *Programs) Stop() {
 	select {
 	case <-ended:
 	case <-time.After(time.Second):
+	}
+	if p.left {
+		p.endLeft() // nothing was started before the end
+	}
+	if p.o.Notes != "" {
+		_ = os.Remove(p.o.Notes) // what a note still names has ended
 	}
 }
 

@@ -48,7 +48,7 @@ func newProgramLab(t *testing.T) *programLab {
 
 func (l *programLab) programs(lines ...Program) *Programs {
 	p := NewPrograms(ProgramOptions{
-		List: lines, Cores: l.dir, Log: l.log,
+		List: lines, Cores: l.dir, Notes: filepath.Join(l.dir, "notes"), Log: l.log,
 		Env:    func() []string { return []string{"HA_CURHOST=node1", "LAB=" + l.dir} },
 		Reboot: func() error { return os.WriteFile(filepath.Join(l.dir, "rebooted"), nil, 0o600) },
 	})
@@ -324,5 +324,51 @@ func TestProgramsUnknownUser(t *testing.T) {
 	p.workers.Wait()
 	if got := strings.Count(l.flushed(), "ERROR: look up user no-such-user"); got != 11 {
 		t.Errorf("tried %d times:\n%s", got, l.read("log"))
+	}
+}
+
+// TestProgramsOfDeadDaemon: what a killed daemon has left running is ended
+// before anything is started, and nothing else is: a process that has got the
+// number of one that has ended stays.
+func TestProgramsOfDeadDaemon(t *testing.T) {
+	l := newProgramLab(t)
+	line := Program{User: "root", Command: "sh -c 'echo $$ >>" + l.dir + "/pids; sleep 1000'"}
+	dead := l.programs(line)
+	dead.start()
+	l.wait("pids", "\n")
+	l.wait("notes", "sleep")
+	first, err := strconv.Atoi(strings.TrimSpace(l.read("pids")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.Close() // so that it does not start the program again, as the dead do not
+
+	ticks, ok := processTicks(os.Getpid())
+	if !ok {
+		t.Fatal("this process has no start")
+	}
+	notes := strings.TrimSuffix(l.read("notes"), "]") + fmt.Sprintf(`,{"PID":%d,"Ticks":%d,"Command":"another"}]`, os.Getpid(), ticks-1)
+	if err := os.WriteFile(filepath.Join(l.dir, "notes"), []byte(notes), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	next := l.programs(line)
+	if !next.left {
+		t.Error("the notes are not seen")
+	}
+	next.start()
+	for limit := time.Now().Add(20 * time.Second); strings.Count(l.read("pids"), "\n") < 2; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("not started again:\n%s", l.flushed())
+		}
+	}
+	if _, runs := processTicks(first); runs {
+		t.Error("the program runs twice")
+	}
+	if got := l.lines("left by a former daemon"); len(got) != 1 {
+		t.Errorf("the log says %q", got)
+	}
+	next.Stop()
+	if _, err := os.Stat(filepath.Join(l.dir, "notes")); err == nil {
+		t.Error("notes are left after a clean end")
 	}
 }

@@ -79,6 +79,13 @@ func Run(args []string, stdout, stderr io.Writer) int {
 	case f.restart && !succeeding():
 		fmt.Fprintln(stderr, "ERROR: heartbeat is not running.")
 		return exitConfig
+	}
+	// A panic would end with exit code 2, as wrong flags do; so it ends with
+	// SIGABRT, the stacks of all goroutines and, if ulimit -c allows, a core.
+	debug.SetTraceback("crash")
+	switch {
+	case os.Getenv(superviseEnv) != "":
+		return s.supervise()
 	case detached():
 		return s.serveDetached()
 	}
@@ -108,6 +115,9 @@ func (s *setup) load() (*config.Config, config.Problems) {
 func (s *setup) start() int {
 	c, problems := s.load()
 	pid, alive, _ := running(s.paths.PIDFile)
+	if above := s.supervisorPID(); !alive && above != 0 {
+		pid, alive = above, true // it passes on what it is told, and starts the daemon again
+	}
 	say := newSpeaker(s, c, problems.Failed())
 	defer say.close()
 	classic := problems.Classic()
@@ -152,7 +162,7 @@ func (s *setup) start() int {
 	if s.flags.foreground {
 		return s.serve(c, nil)
 	}
-	return s.detach()
+	return s.detach(c.TOML.Supervise)
 }
 
 // withoutStarting leaves the two lines out that announce a start.

@@ -80,6 +80,7 @@ type cell struct {
 	ns   string
 	root string
 	name string
+	exe  string // the daemon, program unless a test needs its own copy
 }
 
 func sh(t *testing.T, args ...string) string {
@@ -109,7 +110,7 @@ func cells(t *testing.T, n int) []*cell {
 	sh(t, "ip", "-n", hub, "link", "set", "br0", "up")
 	var out []*cell
 	for i := range n {
-		c := &cell{t: t, ns: fmt.Sprintf("%s-%d", label, i+1), root: t.TempDir(), name: fmt.Sprintf("node%d", i+1)}
+		c := &cell{t: t, ns: fmt.Sprintf("%s-%d", label, i+1), root: t.TempDir(), name: fmt.Sprintf("node%d", i+1), exe: program}
 		port := fmt.Sprintf("p%d", i+1)
 		sh(t, "ip", "netns", "add", c.ns)
 		sh(t, "ip", "-n", c.ns, "link", "add", "eth0", "type", "veth", "peer", "name", port, "netns", hub)
@@ -126,9 +127,7 @@ func cells(t *testing.T, n int) []*cell {
 		c.write("ha.cf", "keepalive 200ms\nwarntime 1\ndeadtime 2\ninitdead 4\nbcast eth0\nauto_failback off\nnode node1 node2\n"+
 			"logfile "+c.root+"/ha-log\ndebugfile "+c.root+"/ha-debug\n", 0o644)
 		t.Cleanup(func() {
-			if pid := c.pid(); pid > 0 && c.alive(pid) {
-				_ = syscall.Kill(pid, syscall.SIGKILL) // it may end in this moment
-			}
+			c.crash()
 			if t.Failed() {
 				text, _ := os.ReadFile(filepath.Join(c.root, "ha-log"))
 				t.Logf("log of %s:\n%s", c.name, text)
@@ -151,7 +150,7 @@ func (c *cell) write(name, text string, mode os.FileMode) {
 }
 
 func (c *cell) command(args ...string) *exec.Cmd {
-	cmd := exec.Command("ip", append([]string{"netns", "exec", c.ns, program}, args...)...)
+	cmd := exec.Command("ip", append([]string{"netns", "exec", c.ns, c.exe}, args...)...)
 	cmd.Env = append(os.Environ(), rootEnv+"="+c.root)
 	return cmd
 }
@@ -188,7 +187,23 @@ func (c *cell) pid() int {
 // alive guards against a pid that is somebody else's by now.
 func (c *cell) alive(pid int) bool {
 	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-	return err == nil && exe == program
+	return err == nil && strings.TrimSuffix(exe, " (deleted)") == c.exe
+}
+
+// supervisor is the daemon's parent, 0 when there is none.
+func (c *cell) supervisor() int {
+	s := &setup{}
+	s.paths.Run = filepath.Join(c.root, "run/heartbeat")
+	return s.supervisorPID()
+}
+
+// crash kills the supervisor and the daemon, if they run.
+func (c *cell) crash() {
+	for _, pid := range []int{c.supervisor(), c.pid()} {
+		if pid > 0 && c.alive(pid) {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may end in this moment
+		}
+	}
 }
 
 func (c *cell) file(path string) string {
@@ -304,9 +319,7 @@ func TestLife(t *testing.T) {
 	if pid := c.pid(); pid != fg.Process.Pid {
 		t.Errorf("the daemon in the foreground has pid %d, started was %d", pid, fg.Process.Pid)
 	}
-	if next := c.file("var/lib/heartbeat/hb_generation"); next <= generation {
-		t.Errorf("generation %q after %q", next, generation)
-	}
+	until(t, "a higher generation", func() bool { return c.file("var/lib/heartbeat/hb_generation") > generation })
 	if err := fg.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -381,9 +394,7 @@ func TestPair(t *testing.T) {
 	until(t, "both stable, node1 owns the address", func() bool {
 		return one.status().Stable && two.status().Stable && one.hasAddress() && !two.hasAddress()
 	})
-	if err := syscall.Kill(one.pid(), syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	one.crash()
 	killed := time.Now()
 	until(t, "node2 has taken over", two.hasAddress)
 	t.Logf("takeover %v after kill -9 (deadtime 2s)", time.Since(killed).Round(time.Millisecond))

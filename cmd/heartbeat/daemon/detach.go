@@ -26,8 +26,8 @@ func succeeding() bool { return os.Getenv(stateEnv) != "" }
 
 // detach starts the daemon as a process of its own, in its own session, and
 // waits until it is really up: locked, pid file written, generation taken,
-// media open.
-func (s *setup) detach() int {
+// media open. With a supervisor it is that one's child.
+func (s *setup) detach(supervised bool) int {
 	exe, err := os.Executable()
 	if err != nil {
 		fmt.Fprintf(s.stderr, "ERROR: heartbeat not started: %v\n", err)
@@ -42,6 +42,10 @@ func (s *setup) detach() int {
 	cmd := exec.Command(exe)
 	cmd.Args = s.args
 	cmd.Env = append(os.Environ(), readyEnv+"=3")
+	if supervised {
+		cmd.Args = append([]string{s.args[0] + supervisorTitle}, s.args[1:]...)
+		cmd.Env = append(cmd.Env, superviseEnv+"=1")
+	}
 	cmd.ExtraFiles = []*os.File{w}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

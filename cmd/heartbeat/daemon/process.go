@@ -76,6 +76,11 @@ func printStatus(s *setup, stdout io.Writer) int {
 // process that has ended and that nobody buries counts as gone.
 func stop(s *setup, stderr io.Writer) int {
 	pid, alive, _ := running(s.paths.PIDFile)
+	if above := s.supervisorPID(); above != 0 {
+		// It ends after the daemon. A daemon that it is about to start again
+		// has no pid that could be told anything.
+		pid, alive = above, true
+	}
 	if !alive {
 		fmt.Fprintln(stderr, "INFO: Heartbeat already stopped.")
 		return 0

@@ -30,7 +30,7 @@ func (d *daemonProcess) programs(taken []node.RunningProgram) *node.Programs {
 		}
 	}
 	return node.NewPrograms(node.ProgramOptions{
-		List: list, Taken: taken, Env: d.scriptEnv, Cores: filepath.Join(d.paths.State, "cores"), Log: d.log, Reboot: d.reboot,
+		List: list, Taken: taken, Env: d.scriptEnv, Cores: filepath.Join(d.paths.State, "cores"), Notes: filepath.Join(d.paths.Run, "programs"), Log: d.log, Reboot: d.reboot,
 	})
 }
 

@@ -58,6 +58,7 @@ type daemonProcess struct {
 	respawned *node.Programs
 	// watchdog is the machine's, nil for none.
 	watchdog *node.Watchdog
+	signals  chan os.Signal
 }
 
 // serve is the daemon until its end. ready may be nil.
@@ -134,7 +135,7 @@ func (d *daemonProcess) open(restarted bool) error {
 	if err := os.Chdir(cores); err != nil {
 		return fmt.Errorf("enter working directory: %w", err)
 	}
-	if crash, err := os.OpenFile(filepath.Join(cores, "heartbeat.crash"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err == nil {
+	if crash, err := os.OpenFile(d.crashFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err == nil {
 		_ = debug.SetCrashOutput(crash, debug.CrashOptions{}) // best effort: a crash is seen without it too
 		_ = crash.Close()
 	}
@@ -144,9 +145,16 @@ func (d *daemonProcess) open(restarted bool) error {
 	}
 	_, statErr := os.Stat(d.paths.PIDFile)
 	crashed := statErr == nil // a clean end removes it
+	// From here on others know the pid: a signal of theirs waits until the node
+	// runs. Some are caught and not looked at: what is ignored, children would
+	// ignore too.
+	d.signals = make(chan os.Signal, 16)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGPIPE, syscall.SIGTTOU, syscall.SIGTTIN)
+	signal.Notify(d.signals, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM)
 	if err := writePIDFile(d.paths.PIDFile, os.Getpid()); err != nil {
 		return err
 	}
+	d.watchSupervisor()
 	d.files = watch(d.paths.Config)
 	d.log.Printf(cluster.Info, "heartbeat: version %s", compatible)
 	boot, err := d.boot()
@@ -326,18 +334,14 @@ func (d *daemonProcess) run(ready *readiness) int {
 	go func() { // ends with ctx
 		served <- control.Serve(ctx, d.listener, d.node, control.Options{Log: slog.New(d.log.Handler())})
 	}()
-	signals := make(chan os.Signal, 16)
-	// Caught and not looked at: what is ignored, children would ignore too.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGPIPE, syscall.SIGTTOU, syscall.SIGTTIN)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM)
-	go d.obey(ctx, signals)
+	go d.obey(ctx, d.signals)
 	ready.report(0, "")
 	d.notifier.Ready()
 
 	for {
 		out := d.node.Run()
 		if out.Exit != nil {
-			return d.finish(*out.Exit, cancel, served, signals)
+			return d.finish(*out.Exit, cancel, served, d.signals)
 		}
 		// The control server must not answer while the process is replaced, but
 		// its socket stays: it is closed by the exec or not at all.

@@ -1,0 +1,226 @@
+package daemon
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestLives: how many deaths are too many, and the pauses before that.
+func TestLives(t *testing.T) {
+	var l lives
+	now := time.Unix(0, 0)
+	want := []time.Duration{100, 200, 400, 800, 1600}
+	for i, ms := range want {
+		if pause, giveUp := l.died(now, false); pause != ms*time.Millisecond || giveUp != "" {
+			t.Errorf("stillborn %d: pause %v, %q", i+1, pause, giveUp)
+		}
+	}
+	if _, giveUp := l.died(now, false); giveUp != "the last 6 died before they were up" {
+		t.Errorf("the sixth stillborn: %q", giveUp)
+	}
+	l = lives{stillborn: stillbornMax - 1}
+	if pause, giveUp := l.died(now, true); pause != firstPause || giveUp != "" || l.stillborn != 0 {
+		t.Errorf("one that was up: pause %v, %q, %d stillborn", pause, giveUp, l.stillborn)
+	}
+	l = lives{}
+	for i := range deathsMax - 1 {
+		if pause, giveUp := l.died(now.Add(time.Duration(i)*time.Second), true); pause != firstPause || giveUp != "" {
+			t.Errorf("death %d: pause %v, %q", i+1, pause, giveUp)
+		}
+	}
+	soon := l
+	if _, giveUp := soon.died(now.Add(29*time.Second), true); giveUp != "30 died within 29s" {
+		t.Errorf("the thirtieth: %q", giveUp)
+	}
+	if _, giveUp := l.died(now.Add(deathsWindow+time.Second), true); giveUp != "" {
+		t.Errorf("the first has been forgotten by then: %q", giveUp)
+	}
+}
+
+// TestFateOf: only an end that was asked for and an unusable configuration are
+// final. Exit code 2 is what a panic leaves before the daemon has asked for
+// SIGABRT.
+func TestFateOf(t *testing.T) {
+	for _, c := range []struct {
+		status syscall.WaitStatus
+		fate   fate
+		text   string
+	}{
+		{0, fateEnded, "ended"},
+		{exitConfig << 8, fateRefused, "cannot use its configuration"},
+		{1 << 8, fateDied, "ended with exit code 1"},
+		{exitUsage << 8, fateDied, "ended with exit code 2"},
+		{syscall.WaitStatus(unix.SIGKILL), fateDied, "was killed by signal 9 (SIGKILL)"},
+		{syscall.WaitStatus(unix.SIGSEGV) | 0x80, fateDied, "was killed by signal 11 (SIGSEGV)"},
+		{syscall.WaitStatus(unix.SIGABRT), fateDied, "crashed"},
+	} {
+		if f, text := fateOf(c.status); f != c.fate || text != c.text {
+			t.Errorf("%#x: %d, %q", int(c.status), f, text)
+		}
+	}
+}
+
+func (c *cell) signal(pid int, s syscall.Signal) {
+	c.t.Helper()
+	if err := syscall.Kill(pid, s); err != nil {
+		c.t.Fatalf("signal %v to %d: %v", s, pid, err)
+	}
+}
+
+func (c *cell) says(text string) {
+	c.t.Helper()
+	until(c.t, fmt.Sprintf("the log says %q", text), func() bool { return strings.Contains(c.file("ha-log"), text) })
+}
+
+// owner starts the daemon and waits until it has the address.
+func (c *cell) owner() {
+	c.t.Helper()
+	c.write("ha.cf", strings.Replace(c.file("etc/ha.d/ha.cf"), "initdead 4", "initdead 2", 1), 0o644)
+	c.expect(0, "Starting heartbeat")
+	until(c.t, "it has taken the address", func() bool { return c.status().CommUp && c.hasAddress() })
+}
+
+// TestSupervised: killed or crashed, the daemon is there again, by the same
+// supervisor, with what it owned; stopped, both are gone. A restart in place is
+// no death.
+func TestSupervised(t *testing.T) {
+	c := cells(t, 1)[0]
+	c.owner()
+	above := c.supervisor()
+	if above == 0 || above == c.pid() {
+		t.Fatalf("supervisor %d, daemon %d", above, c.pid())
+	}
+	again := func(dead int) {
+		t.Helper()
+		until(t, "a new daemon is up", func() bool {
+			if !c.hasAddress() {
+				t.Fatal("the address was away")
+			}
+			s := c.status()
+			return s.PID != 0 && s.PID != dead && s.CommUp
+		})
+		if c.supervisor() != above {
+			t.Errorf("supervisor %d, it was %d", c.supervisor(), above)
+		}
+	}
+	first := c.pid()
+	c.signal(first, syscall.SIGKILL)
+	again(first)
+	c.says(fmt.Sprintf("CRIT: heartbeat (pid %d) was killed by signal 9 (SIGKILL): starting it again", first))
+
+	// QUIT is how a Go program crashes on demand.
+	second := c.pid()
+	c.signal(second, syscall.SIGQUIT)
+	again(second)
+	c.says(fmt.Sprintf("CRIT: heartbeat (pid %d) crashed, saying \"SIGQUIT: quit\" (all of it is in %s/var/lib/heartbeat/cores/root/heartbeat.crash): starting it again", second, c.root))
+	if !strings.Contains(c.file("var/lib/heartbeat/cores/root/heartbeat.crash"), "goroutine 1 ") {
+		t.Error("the crash file has no stacks")
+	}
+
+	third := c.pid()
+	c.write("ha.cf", strings.Replace(c.file("etc/ha.d/ha.cf"), "warntime 1", "warntime 1500ms", 1), 0o644)
+	c.signal(above, syscall.SIGHUP) // it passes it on
+	until(t, "new warntime in force", func() bool { return time.Duration(c.status().Warntime) == 1500*time.Millisecond })
+	if c.pid() != third {
+		t.Errorf("pid %d after a restart in place, it was %d", c.pid(), third)
+	}
+	c.signal(third, syscall.SIGKILL)
+	again(third)
+	c.expect(0, "", "-k")
+	if pid := c.supervisor(); pid != 0 || c.hasAddress() {
+		t.Errorf("after a stop: supervisor %d, address %v", pid, c.hasAddress())
+	}
+	if n := strings.Count(c.file("ha-log"), "starting it again"); n != 3 {
+		t.Errorf("started again %d times", n)
+	}
+}
+
+// TestSupervisorKilled: the daemon goes on alone and says so; no second one is
+// started beside it. TERM to a supervisor is TERM to the daemon.
+func TestSupervisorKilled(t *testing.T) {
+	c := cells(t, 1)[0]
+	c.owner()
+	pid, above := c.pid(), c.supervisor()
+	c.signal(above, syscall.SIGKILL)
+	c.says(fmt.Sprintf("WARN: the supervisor (pid %d) has ended: this daemon goes on", above))
+	c.expect(0, fmt.Sprintf("already running [pid %d]", pid))
+	if c.pid() != pid || !c.hasAddress() || c.supervisor() != 0 {
+		t.Errorf("daemon %d, was %d; supervisor %d", c.pid(), pid, c.supervisor())
+	}
+	c.expect(0, "", "-k")
+	c.expect(0, "Starting heartbeat")
+	above = c.supervisor()
+	c.signal(above, syscall.SIGTERM)
+	until(t, "both have ended", func() bool { return c.supervisor() == 0 && c.pid() == 0 })
+	if !strings.HasSuffix(c.file("ha-log"), "info: node1 Heartbeat shutdown complete.\n") {
+		t.Error("the log does not end with the shutdown")
+	}
+
+	c.write("heartbeat.toml", "supervise = false\n", 0o644)
+	c.expect(0, "Starting heartbeat")
+	if c.supervisor() != 0 {
+		t.Error("a supervisor, although there shall be none")
+	}
+	c.expect(0, "", "-k")
+}
+
+// TestCrashLoop: daemons that die at each start are given up with a sentence,
+// and what the last good one owned is released: nobody else here would.
+func TestCrashLoop(t *testing.T) {
+	for _, way := range []struct {
+		name, script, config, says string
+		released                   bool
+	}{
+		{"dies at each start", "#!/bin/sh\nkill -SEGV $$\n", "", "was killed by signal 11 (SIGSEGV): it is not started again, since the last 6 died before they were up", true},
+		{"refuses its configuration", "", "garbage\n", "heartbeat is not started again: it cannot use its configuration. What it owned is left as it is", false},
+		{"told to stop meanwhile", "#!/bin/sh\nexit 1\n", "", "asked to stop while the daemon was down. Its resources are released", true},
+	} {
+		t.Run(way.name, func(t *testing.T) {
+			c := cells(t, 1)[0]
+			c.exe = filepath.Join(c.root, "heartbeat")
+			text, err := os.ReadFile(program)
+			if err != nil {
+				t.Fatal(err)
+			}
+			replace := func(text []byte) {
+				t.Helper()
+				if err := os.WriteFile(c.exe+".new", text, 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Rename(c.exe+".new", c.exe); err != nil {
+					t.Fatal(err)
+				}
+			}
+			replace(text)
+			c.owner()
+			pid := c.pid()
+			if way.script != "" {
+				replace([]byte(way.script))
+			}
+			if way.config != "" {
+				c.write("ha.cf", c.file("etc/ha.d/ha.cf")+way.config, 0o644)
+			}
+			c.signal(pid, syscall.SIGKILL)
+			if strings.HasPrefix(way.name, "told") {
+				c.says("ended with exit code 1: starting it again")
+				c.exe = program
+				c.expect(0, "", "-k")
+				c.exe = filepath.Join(c.root, "heartbeat")
+			}
+			c.says(way.says)
+			until(t, "the supervisor has ended", func() bool { return c.supervisor() == 0 })
+			if c.hasAddress() == way.released {
+				t.Errorf("has the address: %v", c.hasAddress())
+			}
+			c.exe = program
+			c.expect(1, "heartbeat is stopped. No process", "-s")
+		})
+	}
+}
