@@ -80,7 +80,7 @@ func (m *Machine) resourceJobs() bool {
 		return true
 	}
 	for _, j := range m.st.Jobs {
-		if j.Kind != JobScript {
+		if j.Kind != JobScript && j.Kind != JobProbe {
 			return true
 		}
 	}
@@ -96,7 +96,7 @@ func (m *Machine) startable(q queued) bool {
 	}
 	for _, j := range m.st.Jobs {
 		switch j.Kind {
-		case JobAsk, JobFence:
+		case JobAsk, JobFence, JobProbe:
 		case JobScript:
 			if q.Why == whyScript {
 				return false
@@ -213,6 +213,8 @@ func (m *Machine) jobDone(ev JobDone) {
 		}
 	case whyFence:
 		m.fenced(j, ev.Err)
+	case whyProbe:
+		m.probed(j, ev)
 	case whyRetry:
 		m.retried(j, ok)
 	case whyScript:

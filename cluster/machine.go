@@ -70,6 +70,8 @@ type Config struct {
 	// Scripts are the message types that have a script of the administrator's
 	// in rc.d, lower case.
 	Scripts []string
+	// Conflict is what to do when a silent node's addresses are answered for.
+	Conflict Conflict
 	// IPFail: the node that reaches fewer ping nodes gives way.
 	IPFail bool
 	// Digest is the fingerprint of what both nodes must have alike.
@@ -231,6 +233,7 @@ const (
 	whyRetry                       // start or stop once more
 	whyFence                       // reset the dead node
 	whyScript                      // an rc.d script
+	whyProbe                       // ask who answers for a silent node's addresses
 	whyConfirm                     // start again what we keep, to announce it
 )
 

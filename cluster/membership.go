@@ -30,6 +30,8 @@ type node struct {
 	// StatusSeq and ClaimSeq are the numbers of the newest status and the
 	// newest resource message that were handled.
 	StatusSeq, ClaimSeq uint64
+	// Probe is what the service network says while it is silent.
+	Probe probing
 	// Parted: it has released everything and ends; until its restart.
 	Parted bool
 	// Deaf: since when it says that it holds us for dead. We hear it.
@@ -150,6 +152,9 @@ func (m *Machine) nodeTimers(n *node, worded bool, f func(timer)) {
 			what = n.Name + silent
 		}
 		f(timer{true, m.deathAt(n), what})
+	}
+	if m.cfg.Conflict != ConflictOff {
+		f(m.probeTimer(n))
 	}
 	for i := range n.Links {
 		l := &n.Links[i]
@@ -322,6 +327,9 @@ func (m *Machine) expireNode(i int) {
 	if n.Name == m.cfg.Self {
 		return
 	}
+	if m.probeTimer(n).due(m.now) {
+		m.probe(n)
+	}
 	if n.State != "dead" && m.deathAt(n) <= m.now {
 		silent := m.now.Sub(m.st.StartAt)
 		if n.Heard {
@@ -405,6 +413,7 @@ func (m *Machine) status(n *node, msg Status, ev Heard) {
 	n.Heard, n.HeardAt = true, max(ev.At, n.HeardAt)
 	n.Credit = m.stalledSince(n.HeardAt)
 	n.HeardSince = true
+	m.unprobe(n)
 	if msg.Dt > 0 {
 		n.Dt = msg.Dt
 	}

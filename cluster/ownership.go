@@ -12,6 +12,9 @@ func (m *Machine) commNowUp() {
 		return
 	}
 	if m.cfg.Failback == FailbackLegacy {
+		if m.refusing() != nil {
+			return // all is taken, or nothing
+		}
 		if foreign := m.cfg.Held & m.st.Mine & Foreign; foreign != None && m.peerAlive() {
 			m.yield(foreign, "found running at start, but their node lives")
 		}
@@ -420,6 +423,13 @@ func (m *Machine) nodeDied(n *node, heardSince bool, reason string) {
 	if m.leaving() {
 		return
 	}
+	if m.mayTake(n, heardSince, reason) {
+		m.takeDead(n, heardSince, reason)
+	}
+}
+
+// takeDead takes what a dead node had, once it is reset where that is configured.
+func (m *Machine) takeDead(n *node, heardSince bool, reason string) {
 	if heardSince && m.st.Theirs == None {
 		m.info(fmt.Sprintf("Dead node %s gave up resources.", n.Name), "dead node held nothing", "node", n.Name)
 		m.send(Stonith{n.Name, "unneeded"})
@@ -742,7 +752,7 @@ func (m *Machine) retry() {
 func (m *Machine) busy(key string) bool {
 	for _, j := range m.st.Jobs {
 		for _, k := range j.Keys {
-			if k == key && j.Kind != JobAsk {
+			if k == key && j.Kind != JobAsk && j.Kind != JobProbe {
 				return true
 			}
 		}

@@ -122,10 +122,14 @@ const (
 	JobScript
 	// JobFence resets Node before its groups may be taken.
 	JobFence
+	// JobProbe asks the service network whether somebody answers for addresses of
+	// the groups, which do not run here. Running in the result of a group means
+	// yes, and then Err says who; Err alone says why it cannot be asked.
+	JobProbe
 )
 
 func (k JobKind) String() string {
-	return [...]string{"?", "ask", "take", "give", "script", "fence"}[k]
+	return [...]string{"?", "ask", "take", "give", "script", "fence", "probe"}[k]
 }
 
 // Job is work outside the core. It ends in exactly one JobDone.
@@ -136,7 +140,7 @@ type Job struct {
 	Keys []string
 	// Reason is why, for log, history and API: "node2 dead: silent for 4.0s".
 	Reason string
-	// Node is the node a fencing job resets.
+	// Node is the node a fencing job resets, or whose silence a JobProbe is about.
 	Node string
 	// Title is how the original's child process would be called in its log,
 	// e.g. "acquire all HA resources (standby)"; empty when it has none.

@@ -152,6 +152,12 @@ func (m *Machine) groupView(g Group, s *groupState) GroupView {
 	if v.State == "" {
 		v.State = "stopped"
 	}
+	if n := m.refusing(); n != nil && v.Owner == "" {
+		v.Reason = "not taken: " + n.Name + " is silent, but may be alive"
+		if m.st.Theirs.Has(set.Mirror()) {
+			v.Owner, v.State = n.Name, "running"
+		}
+	}
 	return v
 }
 
@@ -185,6 +191,9 @@ func (m *Machine) warnings() (w []string) {
 	}
 	w = append(w, m.ipfailWarnings()...)
 	m.peers(func(n *node) {
+		if text := n.conflictWarning(); text != "" {
+			w = append(w, text)
+		}
 		if n.New && n.Digest != m.cfg.Digest && n.Digest != "" {
 			w = append(w, fmt.Sprintf("%s has other haresources, timing or keys than this node: compare the files", n.Name))
 		}

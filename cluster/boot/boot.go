@@ -4,6 +4,7 @@
 package boot
 
 import (
+	"heartbeat/cluster"
 	"heartbeat/cluster/config"
 	"heartbeat/cluster/engine"
 )
@@ -23,6 +24,7 @@ func Config(c *config.Config) engine.Config {
 		e.Links = append(e.Links, engine.Link{Name: m.Link(), Serial: m.Kind == "serial"})
 	}
 	_, e.Stonith = FenceDevice(c)
+	e.Conflict, _ = cluster.ParseConflict(c.TOML.Guard.AddressConflict) // the words were checked
 	return e
 }
 

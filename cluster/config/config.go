@@ -219,6 +219,9 @@ type Guard struct {
 	// AddressLifetime is "auto" or "off": the kernel removes the addresses of a
 	// daemon that was killed or hangs before deadtime is over.
 	AddressLifetime string `toml:"address_lifetime"`
+	// AddressConflict is "warn", "refuse" or "off": what is done about addresses that
+	// somebody answers for although their node is silent on all media.
+	AddressConflict string `toml:"address_conflict"`
 }
 
 // Duration is a span as heartbeat.toml writes it: "2s", "200ms"; a bare number

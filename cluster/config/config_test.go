@@ -90,7 +90,8 @@ func TestMessages(t *testing.T) {
 			`WARN /etc/ha.d/haresources:2:9: a is the key of a group, too, line 1 begins with it; moving that group selects this line as well, let it stand in one place`}},
 		{name: "comment on a continued line", haresources: "node1 a \\\n b # c\n", want: []string{
 			`WARN /etc/ha.d/haresources:2:4: comment on a continued line, heartbeat 3.0.6 takes its words for resources, put it on a line of its own, above`}},
-		{name: "unknown kind of guard", toml: "[guard]\naddress_lifetime = \"on\"\n", want: []string{
+		{name: "unknown kind of guard", toml: "[guard]\naddress_lifetime = \"on\"\naddress_conflict = \"\"\n", want: []string{
+			`ERROR /etc/ha.d/heartbeat.toml:3:1: guard.address_conflict, there is no such choice, write "warn", "refuse" or "off"`,
 			`ERROR /etc/ha.d/heartbeat.toml:2:1: guard.address_lifetime, there is no such choice, write "auto" or "off"`}},
 		{name: "unknown key", toml: "[announce]\nburts = 3\n", want: []string{
 			`ERROR /etc/ha.d/heartbeat.toml:2:1: unknown key "announce.burts", it would have no effect, write burst`}},
@@ -310,7 +311,7 @@ func TestTOMLDefaultsAndRoundTrip(t *testing.T) {
 		want := TOML{ControlSocket: "/" + rapid.StringMatching(`[ -~]{0,40}`).Draw(t, "path"), LogFormat: "json",
 			Announce: Announce{rapid.IntRange(1, burstMax).Draw(t, "burst"), span.Draw(t, "interval"), span.Draw(t, "refresh")},
 			Scripts:  Scripts{span.Draw(t, "start"), span.Draw(t, "stop"), span.Draw(t, "status")},
-			Guard:    Guard{rapid.SampledFrom([]string{"auto", "off"}).Draw(t, "lifetime")}}
+			Guard:    Guard{rapid.SampledFrom([]string{"auto", "off"}).Draw(t, "lifetime"), rapid.SampledFrom([]string{"warn", "refuse", "off"}).Draw(t, "conflict")}}
 		text, err := FormatTOML(want)
 		if err != nil {
 			t.Fatal(err)

@@ -107,7 +107,7 @@ func (c *Config) Origins() []Origin {
 		{"announce.burst", strconv.Itoa(t.Announce.Burst)}, {"announce.interval", t.Announce.Interval.String()},
 		{"announce.refresh", t.Announce.Refresh.String()}, {"scripts.start", t.Scripts.Start.String()},
 		{"scripts.stop", t.Scripts.Stop.String()}, {"scripts.status", t.Scripts.Status.String()},
-		{"guard.address_lifetime", t.Guard.AddressLifetime},
+		{"guard.address_lifetime", t.Guard.AddressLifetime}, {"guard.address_conflict", t.Guard.AddressConflict},
 	} {
 		from := "default"
 		if pos, ok := c.tomlPos[v.Name]; ok {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/BurntSushi/toml"
+
+	"heartbeat/cluster"
 )
 
 // defaultTOML is what holds without heartbeat.toml.
@@ -22,7 +24,7 @@ func defaultTOML() TOML {
 			Refresh: Duration(time.Minute)},
 		Scripts: Scripts{Start: Duration(10 * time.Minute), Stop: Duration(10 * time.Minute),
 			Status: Duration(time.Minute)},
-		Guard: Guard{AddressLifetime: "auto"},
+		Guard: Guard{AddressLifetime: "auto", AddressConflict: "warn"},
 	}
 }
 
@@ -132,6 +134,8 @@ func parseTOML(cfg *Config, f File) Problems {
 	check(t.Announce.Interval >= Duration(time.Millisecond), "announce.interval", "it is at least a millisecond", `write "1100ms"`)
 	check(t.Announce.Refresh == 0 || t.Announce.Refresh >= Duration(time.Second), "announce.refresh", "it is at least a second, or 0 for never", `write "60s"`)
 	check(t.Guard.AddressLifetime == "auto" || t.Guard.AddressLifetime == "off", "guard.address_lifetime", "there is no such choice", `write "auto" or "off"`)
+	_, ok := cluster.ParseConflict(t.Guard.AddressConflict)
+	check(ok, "guard.address_conflict", "there is no such choice", `write "warn", "refuse" or "off"`)
 	for _, s := range []struct {
 		key string
 		d   Duration

@@ -203,8 +203,9 @@ type Config struct {
 	Failback     cluster.Failback
 	InnerAuth    bool // msgfmt classic: put the auth field inside netstring packets too
 	LogBadPacket bool
-	Stonith      bool // a stonith directive applies to the peer
-	IPFail       bool // the node that reaches fewer ping nodes gives way
+	Stonith      bool             // a stonith directive applies to the peer
+	Conflict     cluster.Conflict // what to do when a silent node's addresses are answered for
+	IPFail       bool             // the node that reaches fewer ping nodes gives way
 	// Scripts are the message types with a script of the administrator's in
 	// rc.d, lower case: only for them JobScript jobs are ordered.
 	Scripts []string

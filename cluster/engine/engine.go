@@ -87,7 +87,7 @@ func machineConfig(b Boot) cluster.Config {
 	m := cluster.Config{
 		Self: c.Self, Nodes: c.Nodes, Groups: c.Groups,
 		Keepalive: c.Keepalive, Deadtime: c.Deadtime, Warntime: c.Warntime, Initdead: c.Initdead, Deadping: c.Deadping,
-		Failback: c.Failback, Stonith: c.Stonith, IPFail: c.IPFail, Scripts: c.Scripts, Digest: b.Digest, PID: b.PID, Held: b.Held, Generation: b.Generation,
+		Failback: c.Failback, Stonith: c.Stonith, IPFail: c.IPFail, Conflict: c.Conflict, Scripts: c.Scripts, Digest: b.Digest, PID: b.PID, Held: b.Held, Generation: b.Generation,
 	}
 	for _, p := range c.PingNodes {
 		m.PingNodes = append(m.PingNodes, p.Name)

@@ -186,6 +186,8 @@ func (s *story) pair(d *datadriven.TestData) {
 			}
 		case "scripts":
 			s.cfg.Scripts = a.Vals
+		case "conflict":
+			s.cfg.Conflict, _ = cluster.ParseConflict(a.Vals[0])
 		case "ipfail":
 			s.cfg.IPFail = true
 		case "differ": // the two nodes' files
@@ -377,12 +379,26 @@ func (s *story) jobEnds(n *actor, i int) {
 			}
 		}
 		r.Running = n.running[key]
+		if j.Kind == cluster.JobProbe {
+			r.Running, r.Err = s.answered(n, key)
+		}
 		done.Groups = append(done.Groups, r)
 	}
 	if j.Kind == cluster.JobGive || j.Kind == cluster.JobTake {
 		s.say(n, "runs %v", s.runs(n))
 	}
 	s.step(n, done)
+}
+
+// answered is the service network's word: no cut reaches it, and a process that is
+// gone or asleep leaves its machine's addresses up.
+func (s *story) answered(asks *actor, key string) (bool, string) {
+	for _, n := range s.nodes {
+		if n != asks && n.running[key] {
+			return true, key + " is answered for by " + n.name
+		}
+	}
+	return false, ""
 }
 
 func (s *story) runs(n *actor) (keys []string) {

@@ -64,6 +64,8 @@ func (d *drawer) cluster() {
 	c.Stop = d.between(5*time.Millisecond, 3*time.Second)
 	c.Delay = d.between(100*time.Microsecond, 20*time.Millisecond)
 	c.Jitter = c.Delay / 2
+	// By the seed itself, so that the rest of a known seed stays what it was.
+	c.Conflict = [...]cluster.Conflict{cluster.ConflictOff, cluster.ConflictWarn, cluster.ConflictRefuse}[d.s.Seed%3]
 	for range c.Nodes {
 		c.Drift = append(c.Drift, int64(r.IntN(2*maxDrift/2)-maxDrift/2))
 	}

@@ -536,6 +536,9 @@ func (n *node) run(j cluster.Job) {
 	switch j.Kind {
 	case cluster.JobScript:
 		n.scripts = append(n.scripts, scriptRun{n.local() + scriptTime, j.ID, ""})
+	case cluster.JobProbe:
+		n.scripts = append(n.scripts, scriptRun{ends: n.local() + scriptTime, id: j.ID})
+		n.w.results[resultKey{n.index, n.life, j.ID}] = n.w.answered(n, j.Keys)
 	case cluster.JobFence:
 		n.scripts = append(n.scripts, scriptRun{n.local() + scriptTime, j.ID, "reset " + j.Node + ": no device"})
 	default:
@@ -713,6 +716,21 @@ func (n *node) next() (at time.Duration, do func(), ok bool) {
 		return 0, nil, false
 	}
 	return n.clock.when(local), do, true
+}
+
+// answered is what the service network, which no fault reaches, says of groups: who
+// runs one answers for it, unless his machine is off or frozen.
+func (w *world) answered(asks *node, keys []string) (results []cluster.GroupResult) {
+	for _, key := range keys {
+		r := cluster.GroupResult{Key: key}
+		for _, n := range w.nodes {
+			if n != asks && n.powered && !n.clock.frozen && n.group(key).up {
+				r.Running, r.Err = true, key+" is answered for by "+n.name
+			}
+		}
+		results = append(results, r)
+	}
+	return results
 }
 
 func (n *node) say(format string, args ...any) {

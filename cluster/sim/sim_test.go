@@ -76,8 +76,8 @@ func TestMain(m *testing.M) {
 func header(s Scenario) string {
 	var b strings.Builder
 	c := s.Cluster
-	fmt.Fprintf(&b, "seed %d: keepalive %v deadtime %v initdead %v auto_failback %v, old peers %v, links %v, start %v, stop %v, healed at %v\n",
-		s.Seed, c.Keepalive, c.Deadtime, c.Initdead, c.Failback, c.Old, c.Links, c.Start, c.Stop, s.Span)
+	fmt.Fprintf(&b, "seed %d: keepalive %v deadtime %v initdead %v auto_failback %v, old peers %v, conflict guard %v, links %v, start %v, stop %v, healed at %v\n",
+		s.Seed, c.Keepalive, c.Deadtime, c.Initdead, c.Failback, c.Old, c.Conflict, c.Links, c.Start, c.Stop, s.Span)
 	for _, f := range s.Faults {
 		fmt.Fprintf(&b, "  %v\n", f)
 	}

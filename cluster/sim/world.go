@@ -25,6 +25,8 @@ type Cluster struct {
 	Failback                                cluster.Failback
 	// Old makes the nodes take each other for heartbeat 3.0.6.
 	Old bool
+	// Conflict is what the nodes do about addresses of the dead that are answered for.
+	Conflict cluster.Conflict
 	// Method is the digest: crc, md5, sha1, sha256.
 	Method string
 	// Start and Stop are how long a group usually takes.
@@ -134,7 +136,7 @@ func newWorld(s Scenario) *world {
 	w.config = engine.Config{
 		Nodes: c.Nodes, Groups: c.Groups, HopFudge: 1, MaxRexmitDelay: 250 * time.Millisecond,
 		Keepalive: c.Keepalive, Deadtime: c.Deadtime, Warntime: c.Warntime, Initdead: c.Initdead, Deadping: c.Deadtime,
-		Failback: c.Failback, InnerAuth: c.InnerAuth,
+		Failback: c.Failback, Conflict: c.Conflict, InnerAuth: c.InnerAuth,
 		Keys: engine.Keys{Outbound: 1, Keys: []engine.Key{{Index: 1, Method: c.Method, Secret: "simulated"}}},
 	}
 	if c.Method == "crc" {
