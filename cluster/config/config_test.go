@@ -91,8 +91,8 @@ func TestMessages(t *testing.T) {
 		{name: "comment on a continued line", haresources: "node1 a \\\n b # c\n", want: []string{
 			`WARN /etc/ha.d/haresources:2:4: comment on a continued line, heartbeat 3.0.6 takes its words for resources, put it on a line of its own, above`}},
 		{name: "unknown kind of guard", toml: "[guard]\naddress_lifetime = \"on\"\naddress_conflict = \"\"\n", want: []string{
-			`ERROR /etc/ha.d/heartbeat.toml:3:1: guard.address_conflict, there is no such choice, write "warn", "refuse" or "off"`,
-			`ERROR /etc/ha.d/heartbeat.toml:2:1: guard.address_lifetime, there is no such choice, write "auto" or "off"`}},
+			`ERROR /etc/ha.d/heartbeat.toml:2:1: guard.address_lifetime, there is no such choice, write "auto" or "off"`,
+			`ERROR /etc/ha.d/heartbeat.toml:3:1: guard.address_conflict, there is no such choice, write "warn", "refuse" or "off"`}},
 		{name: "unknown key", toml: "[announce]\nburts = 3\n", want: []string{
 			`ERROR /etc/ha.d/heartbeat.toml:2:1: unknown key "announce.burts", it would have no effect, write burst`}},
 		{name: "key after the wrong table", toml: "control_socket = \"/x\"\n[scripts]\nlog_format = \"text\"\n", want: []string{
