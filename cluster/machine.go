@@ -33,8 +33,6 @@ const (
 	partitionPause = 2 * time.Second
 	// partingPause is one of the two pauses between shutdone and the exit.
 	partingPause = time.Second
-	// fencePause separates two attempts to reset a node.
-	fencePause = 5 * time.Second
 )
 
 // Times that the original does not have.
@@ -67,6 +65,13 @@ type Config struct {
 	Failback Failback
 	// Stonith: a device that resets the other node is configured.
 	Stonith bool
+	// FenceDelay keeps the resets of two nodes apart that hold each other for
+	// dead; see fenceDelay.
+	FenceDelay time.Duration
+	// FenceWait: a node of which nothing was heard since our start is not reset.
+	FenceWait bool
+	// StopReboot: a stop that fails restarts the machine, as in the original.
+	StopReboot bool
 	// Scripts are the message types that have a script of the administrator's
 	// in rc.d, lower case.
 	Scripts []string
@@ -185,8 +190,7 @@ type state struct {
 	RestartAt    timer
 	ShutdownID   []uint64 // orders that wait for the exit
 
-	Fence     timer
-	FenceNode string
+	Fencing fencing
 
 	Groups  []groupState
 	Retry   timer
@@ -246,6 +250,8 @@ type job struct {
 	Node  string
 	Keys  []string
 	Title string
+	// Reason is a reset's.
+	Reason string
 	// AskPeer: idle groups are asked for, since the other node may run them
 	// (legacy mode).
 	AskPeer bool
@@ -553,7 +559,7 @@ func (m *Machine) timers(f func(timer)) {
 
 // ownTimers are those that no node's silence sets.
 func (m *Machine) ownTimers() [9]timer {
-	return [...]timer{m.st.Ask, m.st.FailbackTry, m.st.StandbyEnd, m.st.ShutdownStep, m.st.RestartAt, m.st.Fence, m.st.Retry, m.st.Pending.Timeout, m.st.IPFail.GiveUp}
+	return [...]timer{m.st.Ask, m.st.FailbackTry, m.st.StandbyEnd, m.st.ShutdownStep, m.st.RestartAt, m.st.Fencing.Try, m.st.Retry, m.st.Pending.Timeout, m.st.IPFail.GiveUp}
 }
 
 // expire carries out everything that is due, in a fixed order: deaths before
@@ -580,9 +586,8 @@ func (m *Machine) expire() {
 		m.st.FailbackTry.stop()
 		m.tryFailback()
 	}
-	if m.st.Fence.due(m.now) {
-		m.st.Fence.stop()
-		m.fence(m.st.FenceNode)
+	if m.st.Fencing.Try.due(m.now) {
+		m.fence()
 	}
 	if m.st.Retry.due(m.now) {
 		m.retry()

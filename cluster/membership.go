@@ -32,6 +32,9 @@ type node struct {
 	StatusSeq, ClaimSeq uint64
 	// Probe is what the service network says while it is silent.
 	Probe probing
+	// Down: it was reset, or an operator says that it is down, and nothing was
+	// heard of it since.
+	Down bool
 	// Parted: it has released everything and ends; until its restart.
 	Parted bool
 	// Deaf: since when it says that it holds us for dead. We hear it.
@@ -384,7 +387,7 @@ func (m *Machine) restarted(n *node) {
 	n.New = false
 	n.Digest, n.Hears = "", nil
 	n.StatusSeq, n.ClaimSeq = 0, 0
-	n.Parted = false
+	n.Parted, n.Down = false, false
 	m.st.TheirReleasing, m.st.StandbyCut = None, false
 	n.Deaf.stop()
 	n.Outdated.stop()

@@ -182,6 +182,7 @@ const (
 	OrderStandby Verb = iota + 1
 	OrderTakeover
 	OrderShutdown
+	OrderConfirmDown // the dead node is down, although no device has reset it
 )
 
 // Order is an operator's wish that wants an answer.
@@ -189,6 +190,7 @@ type Order struct {
 	ID   uint64
 	Verb Verb
 	Set  Set
+	Node string // for OrderConfirmDown
 	From string
 }
 
@@ -260,6 +262,10 @@ type Exit struct {
 	Reason  string
 }
 
+// Reboot restarts the machine at once: what runs on it cannot be stopped.
+type Reboot struct{ Reason string }
+
+func (Reboot) isAction()         {}
 func (Send) isAction()           {}
 func (SendPing) isAction()       {}
 func (NodeState) isAction()      {}

@@ -430,9 +430,10 @@ func (m *Machine) nodeDied(n *node, heardSince bool, reason string) {
 
 // takeDead takes what a dead node had, once it is reset where that is configured.
 func (m *Machine) takeDead(n *node, heardSince bool, reason string) {
-	if heardSince && m.st.Theirs == None {
+	if heardSince && m.st.Theirs|m.st.TheirReleasing == None {
 		m.info(fmt.Sprintf("Dead node %s gave up resources.", n.Name), "dead node held nothing", "node", n.Name)
 		m.send(Stonith{n.Name, "unneeded"})
+		m.fenceForOurs(n, reason)
 		if m.st.Mine == All {
 			m.st.OtherStable = true
 			return
@@ -446,8 +447,7 @@ func (m *Machine) takeDead(n *node, heardSince bool, reason string) {
 		return
 	}
 	if m.cfg.Stonith {
-		m.st.FenceNode = n.Name
-		m.fence(n.Name)
+		m.mustFence(n, fencing{Node: n.Name, Reason: reason})
 		return
 	}
 	m.send(Stonith{n.Name, "n_stnth"})
@@ -460,28 +460,6 @@ func (m *Machine) takeDead(n *node, heardSince bool, reason string) {
 // this node has settled or releases already.
 func (m *Machine) leaving() bool {
 	return m.st.Shutdown != shutdownNo && (m.st.Phase >= PhaseStable || m.st.Shutdown >= shutdownReleasing)
-}
-
-// fence resets a dead node before anything of it is taken.
-func (m *Machine) fence(name string) {
-	if n := m.node(name); n == nil || n.State != "dead" {
-		return
-	}
-	m.info(fmt.Sprintf("Resetting node %s with STONITH", name), "resetting node", "node", name)
-	m.record("node", "resets "+name, "it is dead and may still hold resources")
-	m.run(job{Why: whyFence, Kind: JobFence, Node: name}, name+" is dead")
-}
-
-func (m *Machine) fenced(j job, err string) {
-	if err != "" {
-		m.log(Error, fmt.Sprintf("STONITH of %s failed.  Retrying...", j.Node), "reset failed", "node", j.Node, "err", err)
-		m.record("node", "reset of "+j.Node+" failed", err)
-		m.st.Fence.set(m.now.Add(fencePause), "resetting "+j.Node+" again")
-		return
-	}
-	m.info(fmt.Sprintf("node %s now reset.", j.Node), "node reset", "node", j.Node)
-	m.send(Stonith{j.Node, "OK"})
-	m.takeover(j.Node, j.Node+" was reset")
 }
 
 // takeover takes everything from a node that is dead or has shut down.
@@ -624,6 +602,7 @@ func (m *Machine) audit() {
 // overlap without stopping everything, and each must hear the other, who may
 // not have missed us.
 func (m *Machine) returned(n *node, msg Status) (resync bool) {
+	n.Down = false
 	m.log(Crit, fmt.Sprintf("Cluster node %s returning after partition.", n.Name), "node returns after a partition", "node", n.Name)
 	m.info("For information on cluster partitions, See URL: http://linux-ha.org/wiki/Split_Brain", "see the documentation on split brain")
 	m.warn("Deadtime value may be too small.", "deadtime may be too small", "deadtime", m.cfg.Deadtime)
@@ -674,6 +653,13 @@ func (m *Machine) failed(r GroupResult, stop bool, reason string) {
 	}
 	m.setGroup(r.Key, "failed", reason, r.Err)
 	g.Stuck = stop
+	if stop && m.cfg.StopReboot && (m.st.Silent || m.peerAlive()) {
+		// The other node waits for it, or holds us for dead and has taken it. An
+		// only node would restart for nobody.
+		m.log(Crit, fmt.Sprintf("Rebooting system.  Reason: stop of resource group %s failed: %s", r.Key, r.Err), "stop failed: restarting the machine", "group", r.Key, "err", r.Err)
+		m.record("daemon", "restarts the machine", "stop of group "+r.Key+" failed: "+r.Err)
+		m.out = append(m.out, Reboot{Reason: "stop of group " + r.Key + " failed"})
+	}
 	pause := min(handOver<<min(g.Failures, 10), retryMax)
 	g.Failures++
 	if stop {

@@ -196,6 +196,10 @@ func (m *Machine) order(o Order) {
 		}
 		return
 	}
+	if o.Verb == OrderConfirmDown {
+		m.confirmDown(o)
+		return
+	}
 	m.record("operator", fmt.Sprintf("asks for %s of %s resources", verbWord(o.Verb), o.Set), o.From)
 	if text, refused := m.refuse(o); refused != "" || text != "" {
 		m.out = append(m.out, Reply{ID: o.ID, Text: text, Final: true, Err: refused})

@@ -189,6 +189,7 @@ func (m *Machine) warnings() (w []string) {
 	if key := m.storageGroup(); key != "" && !m.cfg.Stonith {
 		w = append(w, fmt.Sprintf("no stonith device: the storage of group %s is not protected against both nodes writing", key))
 	}
+	w = append(w, m.fenceWarnings()...)
 	w = append(w, m.ipfailWarnings()...)
 	m.peers(func(n *node) {
 		if text := n.conflictWarning(); text != "" {

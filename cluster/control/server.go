@@ -279,12 +279,15 @@ func readOrder(body io.Reader) (Order, error) {
 		default:
 			return Order{}, fmt.Errorf("order %s: set %q: must be all, local or foreign", o.Verb, o.Set)
 		}
-	case VerbStop, VerbReload, VerbReexec:
+	case VerbStop, VerbReload, VerbReexec, VerbFenceAck:
 		if o.Set != "" {
 			return Order{}, fmt.Errorf("order %s: takes no set", o.Verb)
 		}
 	default:
 		return Order{}, fmt.Errorf("order %q: no such verb", o.Verb)
+	}
+	if (o.Node != "") != (o.Verb == VerbFenceAck) {
+		return Order{}, fmt.Errorf("order %s: fence-ack takes a node, and nothing else does", o.Verb)
 	}
 	if len(o.From) > fromBytesMax {
 		return Order{}, fmt.Errorf("order %s: from is longer than %d bytes", o.Verb, fromBytesMax)

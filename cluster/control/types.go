@@ -33,11 +33,12 @@ type Backend interface {
 
 // The verbs of an Order.
 const (
-	VerbStandby  = "standby"  // give groups to the peer
-	VerbTakeover = "takeover" // ask the peer for groups
-	VerbStop     = "stop"     // release everything and end the daemon
-	VerbReload   = "reload"   // re-read what has changed, as SIGHUP does
-	VerbReexec   = "reexec"   // start the program again in place, keeping what it holds
+	VerbStandby  = "standby"   // give groups to the peer
+	VerbTakeover = "takeover"  // ask the peer for groups
+	VerbStop     = "stop"      // release everything and end the daemon
+	VerbReload   = "reload"    // re-read what has changed, as SIGHUP does
+	VerbReexec   = "reexec"    // start the program again in place, keeping what it holds
+	VerbFenceAck = "fence-ack" // a dead node is down, although no device has reset it
 )
 
 // Order is what an operator wants.
@@ -46,6 +47,8 @@ type Order struct {
 	// Set is "all", "local" or "foreign", seen from this node; for standby and
 	// takeover only.
 	Set string `json:"set,omitempty"`
+	// Node is what fence-ack is about.
+	Node string `json:"node,omitempty"`
 	// From says who asked, for log and history: "hb_standby, root (uid 0)". A
 	// client sends the program's name; the server adds who the kernel says it is.
 	From string `json:"from,omitempty"`

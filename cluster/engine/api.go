@@ -48,6 +48,8 @@ type Command struct {
 	Verb Verb
 	// Set is what Standby and Takeover are about, seen from this node.
 	Set cluster.Set
+	// Node is what ConfirmDown is about.
+	Node string
 	// From says who asked ("hbctl, uid 0"), for log and history.
 	From string
 }
@@ -56,9 +58,10 @@ type Command struct {
 type Verb uint8
 
 const (
-	Standby  Verb = iota + 1 // hb_standby
-	Takeover                 // hb_takeover
-	Shutdown                 // SIGTERM, heartbeat -k
+	Standby     Verb = iota + 1 // hb_standby
+	Takeover                    // hb_takeover
+	Shutdown                    // SIGTERM, heartbeat -k
+	ConfirmDown                 // hbctl fence-ack
 )
 
 // FIFOMessage is a record written to the FIFO: fields in order, "t" among
@@ -162,6 +165,10 @@ type Exit struct {
 	Reason  string
 }
 
+// Reboot restarts the machine at once, without stopping anything.
+type Reboot struct{ Reason string }
+
+func (Reboot) isOutput()   {}
 func (Transmit) isOutput() {}
 func (Persist) isOutput()  {}
 func (Run) isOutput()      {}
@@ -203,7 +210,10 @@ type Config struct {
 	Failback     cluster.Failback
 	InnerAuth    bool // msgfmt classic: put the auth field inside netstring packets too
 	LogBadPacket bool
-	Stonith      bool             // a stonith directive applies to the peer
+	Stonith      bool // a device resets the peer
+	FenceDelay   time.Duration
+	FenceWait    bool             // a peer that was never heard is not reset
+	StopReboot   bool             // a stop that fails restarts the machine
 	Conflict     cluster.Conflict // what to do when a silent node's addresses are answered for
 	IPFail       bool             // the node that reaches fewer ping nodes gives way
 	// Scripts are the message types with a script of the administrator's in

@@ -87,7 +87,8 @@ func machineConfig(b Boot) cluster.Config {
 	m := cluster.Config{
 		Self: c.Self, Nodes: c.Nodes, Groups: c.Groups,
 		Keepalive: c.Keepalive, Deadtime: c.Deadtime, Warntime: c.Warntime, Initdead: c.Initdead, Deadping: c.Deadping,
-		Failback: c.Failback, Stonith: c.Stonith, IPFail: c.IPFail, Conflict: c.Conflict, Scripts: c.Scripts, Digest: b.Digest, PID: b.PID, Held: b.Held, Generation: b.Generation,
+		Failback: c.Failback, Stonith: c.Stonith, FenceDelay: c.FenceDelay, FenceWait: c.FenceWait, StopReboot: c.StopReboot, IPFail: c.IPFail, Conflict: c.Conflict,
+		Scripts: c.Scripts, Digest: b.Digest, PID: b.PID, Held: b.Held, Generation: b.Generation,
 	}
 	for _, p := range c.PingNodes {
 		m.PingNodes = append(m.PingNodes, p.Name)
@@ -227,7 +228,7 @@ func (e *Engine) Step(now cluster.Instant, r Readings, in Input) []Output {
 	case JobDone:
 		e.apply(cluster.JobDone{ID: in.ID, Groups: in.Groups, Err: in.Err})
 	case Command:
-		e.apply(cluster.Order{ID: in.ID, Verb: cluster.Verb(in.Verb), Set: in.Set, From: in.From})
+		e.apply(cluster.Order{ID: in.ID, Verb: cluster.Verb(in.Verb), Set: in.Set, Node: in.Node, From: in.From})
 	case FIFOMessage:
 		e.fifo(in)
 	case NewKeys:
@@ -389,6 +390,8 @@ func (e *Engine) apply(ev cluster.Event) {
 			e.out = append(e.out, History(a))
 		case cluster.Reply:
 			e.out = append(e.out, Reply(a))
+		case cluster.Reboot:
+			e.out = append(e.out, Reboot(a))
 		case cluster.Exit:
 			e.out = append(e.out, Exit(a))
 		}

@@ -60,6 +60,7 @@ type actor struct {
 	jobs    []pending
 	broken  map[string]bool // groups whose start fails
 	stuck   map[string]bool // groups whose stop fails
+	unarmed bool            // its fencing device fails
 	asleep  bool
 	mail    []memory.Delivery
 	old     bool
@@ -113,8 +114,7 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 	case "kill":
 		s.node(arg(0)).engine = nil
 	case "powerloss":
-		n := s.node(arg(0))
-		n.engine, n.running = nil, map[string]bool{}
+		s.powerLoss(s.node(arg(0)))
 	case "freeze":
 		s.node(arg(0)).asleep = true
 	case "thaw":
@@ -129,10 +129,13 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.node(arg(0)).broken[arg(1)] = true
 	case "break-stop":
 		s.node(arg(0)).stuck[arg(1)] = true
+	case "break-fence":
+		s.node(arg(0)).unarmed = true
 	case "mend":
 		n := s.node(arg(0))
+		n.unarmed = false
 		n.broken, n.stuck = map[string]bool{}, map[string]bool{}
-	case "standby", "takeover", "stop":
+	case "standby", "takeover", "stop", "fence-ack":
 		s.order(s.node(arg(0)), d.Cmd, arg(1))
 	case "post":
 		s.post(s.node(arg(0)), d.Input)
@@ -144,6 +147,9 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.state()
 	case "warnings":
 		for _, n := range s.nodes {
+			if n.engine == nil {
+				continue
+			}
 			for _, w := range n.engine.View().Warnings {
 				s.say(n, "%s", w)
 			}
@@ -178,6 +184,14 @@ func (s *story) pair(d *datadriven.TestData) {
 			old = a.Vals[0]
 		case "stonith":
 			s.cfg.Stonith = true
+		case "fence-delay":
+			delay, err := time.ParseDuration(a.Vals[0])
+			if err != nil {
+				d.Fatalf(s.t, "%v", err)
+			}
+			s.cfg.Stonith, s.cfg.FenceDelay = true, delay
+		case "stop-reboot":
+			s.cfg.StopReboot = true
 		case "storage":
 			s.cfg.Groups[0].Resources = append(s.cfg.Groups[0].Resources, "Filesystem::/dev/drbd0::/data::ext4")
 		case "ping":
@@ -247,6 +261,11 @@ func (s *story) boot(n *actor) {
 	s.say(n, "starts")
 }
 
+// powerLoss ends a machine and everything on it.
+func (s *story) powerLoss(n *actor) {
+	n.engine, n.running, n.again = nil, map[string]bool{}, 0
+}
+
 func (s *story) cut(cut bool, from, link string) {
 	if link == "all" || link == "" {
 		link = ""
@@ -267,8 +286,9 @@ func (s *story) cut(cut bool, from, link string) {
 }
 
 func (s *story) order(n *actor, verb, set string) {
-	c := Command{ID: 7, Verb: map[string]Verb{"standby": Standby, "takeover": Takeover, "stop": Shutdown}[verb], From: "operator"}
+	c := Command{ID: 7, Verb: map[string]Verb{"standby": Standby, "takeover": Takeover, "stop": Shutdown, "fence-ack": ConfirmDown}[verb], From: "operator"}
 	c.Set, _ = cluster.ParseSet(set)
+	c.Node = set
 	s.step(n, c)
 }
 
@@ -384,6 +404,14 @@ func (s *story) jobEnds(n *actor, i int) {
 		}
 		done.Groups = append(done.Groups, r)
 	}
+	if j.Kind == cluster.JobFence {
+		if n.unarmed {
+			done.Err = "reset " + j.Node + ": the device does not answer"
+		} else {
+			s.say(s.node(j.Node), "is off")
+			s.powerLoss(s.node(j.Node))
+		}
+	}
 	if j.Kind == cluster.JobGive || j.Kind == cluster.JobTake {
 		s.say(n, "runs %v", s.runs(n))
 	}
@@ -424,9 +452,12 @@ func (s *story) step(n *actor, in Input) {
 		case Transmit:
 			s.transmit(n, out)
 		case Run:
-			if out.Job.Kind == cluster.JobScript {
+			switch out.Job.Kind {
+			case cluster.JobScript:
 				s.say(n, "runs script %s for %v", out.Job.Title, out.Job.Message)
-			} else {
+			case cluster.JobFence:
+				s.say(n, "resets %s: %s", out.Job.Node, out.Job.Reason)
+			default:
 				s.say(n, "%v %v: %s", out.Job.Kind, out.Job.Keys, out.Job.Reason)
 			}
 			n.jobs = append(n.jobs, pending{s.now + scriptTime, out.Job})
@@ -447,6 +478,10 @@ func (s *story) step(n *actor, in Input) {
 				text = "refused: " + out.Err
 			}
 			s.say(n, "to the operator: %s", text)
+		case Reboot:
+			s.say(n, "restarts its machine: %s", out.Reason)
+			s.powerLoss(n)
+			return
 		case Exit:
 			s.say(n, "ends: %s", out.Reason)
 			n.engine = nil

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"time"
@@ -250,10 +251,24 @@ func (n *Node) do(now cluster.Instant, out engine.Output) {
 		n.record(control.Event{At: time.Now().Round(0), Kind: out.Kind, Text: out.Text, Reason: out.Reason})
 	case engine.Reply:
 		n.reply(out)
+	case engine.Reboot:
+		go n.reboot() // ends with the machine, or at once
 	case engine.Exit:
 		n.outcome = &Outcome{Exit: &out}
 	default:
 		panic(fmt.Sprintf("node: engine ordered %T", out))
+	}
+}
+
+// reboot restarts the machine. Where that fails the node goes on as if it were
+// not to be restarted.
+func (n *Node) reboot() {
+	err := errors.New("this node cannot restart its machine")
+	if n.o.Reboot != nil {
+		err = n.o.Reboot()
+	}
+	if err != nil {
+		n.log.Printf(cluster.Crit, "The machine cannot be restarted: %v", err)
 	}
 }
 

@@ -99,6 +99,9 @@ type Options struct {
 	// hangs; empty for nothing. The status shows it, and the log when resources
 	// are taken without it. They must not block.
 	Guards []func() string
+	// Reboot restarts the machine at once and returns only when that failed. It
+	// runs outside the loop.
+	Reboot func() error
 	// Programs are the respawn and failfast lines; nil for none.
 	Programs *Programs
 	// Reload decides what a SIGHUP or the orders reload and reexec mean; nil

@@ -123,6 +123,8 @@ func (n *Node) Order(ctx context.Context, o control.Order, step func(control.Ste
 	case control.VerbStop:
 		n.o.Programs.Close()
 		c.Verb = engine.Shutdown
+	case control.VerbFenceAck:
+		c.Verb, c.Node = engine.ConfirmDown, o.Node
 	case control.VerbStandby, control.VerbTakeover:
 		c.Verb = engine.Standby
 		if o.Verb == control.VerbTakeover {

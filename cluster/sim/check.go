@@ -10,7 +10,7 @@ import (
 
 // Failure is a rule that was broken. The rules are: "two owners", "window",
 // "settle", "stable", "generation", "replay", "ping-pong", "deadline",
-// "bounded", "endless", "exit", "order", "snapshot", "panic".
+// "bounded", "endless", "exit", "order", "snapshot", "panic", "both reset".
 type Failure struct {
 	At   time.Duration
 	Rule string
@@ -60,6 +60,7 @@ type Result struct {
 	Steps    uint64
 	Packets  uint64
 	Stale    int
+	Resets   int
 	Injected map[Kind]int
 	Windows  map[Class]Window
 }

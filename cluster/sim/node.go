@@ -540,7 +540,14 @@ func (n *node) run(j cluster.Job) {
 		n.scripts = append(n.scripts, scriptRun{ends: n.local() + scriptTime, id: j.ID})
 		n.w.results[resultKey{n.index, n.life, j.ID}] = n.w.answered(n, j.Keys)
 	case cluster.JobFence:
-		n.scripts = append(n.scripts, scriptRun{n.local() + scriptTime, j.ID, "reset " + j.Node + ": no device"})
+		takes, err := n.w.scenario.Cluster.FenceTakes, ""
+		if takes > 0 {
+			n.w.reset(n, n.w.node(j.Node))
+			takes += takes / 100 // it is reset before that is known, whatever the clocks' drift
+		} else {
+			takes, err = scriptTime, "reset "+j.Node+": no device"
+		}
+		n.scripts = append(n.scripts, scriptRun{n.local() + takes, j.ID, err})
 	default:
 		if n.w.tracing() {
 			n.say("%v %v: %s", j.Kind, j.Keys, j.Reason)

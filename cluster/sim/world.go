@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -35,6 +36,11 @@ type Cluster struct {
 	Delay, Jitter time.Duration
 	// Drift is how much faster each node's clock runs, in millionths.
 	Drift []int64
+	// FenceTakes is how long a node's device needs to reset another one; zero
+	// means that there is none. FenceDelay keeps the nodes' resets apart, and
+	// with FenceWait a peer that was never heard is not reset.
+	FenceTakes, FenceDelay time.Duration
+	FenceWait              bool
 	// InnerAuth puts the digest inside the packets too, as msgfmt classic does.
 	InnerAuth bool
 }
@@ -139,6 +145,7 @@ func newWorld(s Scenario) *world {
 		Failback: c.Failback, Conflict: c.Conflict, InnerAuth: c.InnerAuth,
 		Keys: engine.Keys{Outbound: 1, Keys: []engine.Key{{Index: 1, Method: c.Method, Secret: "simulated"}}},
 	}
+	w.config.Stonith, w.config.FenceDelay, w.config.FenceWait = c.FenceTakes > 0, c.FenceDelay, c.FenceWait
 	if c.Method == "crc" {
 		w.config.Keys.Keys[0].Secret = ""
 	}
@@ -352,6 +359,33 @@ func (w *world) powerOff(n *node, d Disk) {
 	case DiskStale:
 		n.diskGen = max(n.diskGen, 4) - 3
 	}
+}
+
+// rebootTime is how long a machine that was reset needs to start its daemon.
+const rebootTime = 20 * time.Second
+
+// reset is a device at work: what was ordered happens, also when the one who
+// ordered it is gone by then.
+func (w *world) reset(by, target *node) {
+	w.later(w.scenario.Cluster.FenceTakes, func() {
+		if w.tracing() {
+			w.say("-----", target.name+" is reset by "+by.name)
+		}
+		w.result.Resets++
+		w.check.causes++
+		w.powerOff(target, DiskKept)
+		if !slices.ContainsFunc(w.nodes, func(n *node) bool { return n.powered }) {
+			w.fail("both reset", "%s was reset by %s, and no other node is up", target.name, by.name)
+		}
+		w.later(rebootTime, func() { w.bringUp(target) })
+	})
+}
+
+// later puts something on the agenda.
+func (w *world) later(after time.Duration, do func()) {
+	e := entry{at: w.now + after, do: do}
+	i, _ := slices.BinarySearchFunc(w.agenda, e.at, func(x entry, at time.Duration) int { return cmp.Compare(x.at, at) })
+	w.agenda = slices.Insert(w.agenda, i, e)
 }
 
 // weather sets every path to what the active faults make of it.

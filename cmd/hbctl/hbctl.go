@@ -21,7 +21,7 @@ const (
 )
 
 const hbctlHelp = `hbctl shows and moves what two heartbeat nodes do: it asks the daemon on this
-machine. Everybody may ask; orders (standby, takeover, stop, reload, reexec) are
+machine. Everybody may ask; orders (standby, takeover, stop, reload, reexec, fence-ack) are
 for root and members of group haclient.
 
 Exit codes: 0 done, 1 refused or failed (the reason is on standard error),
@@ -86,7 +86,7 @@ func hbctl(ctx context.Context, v *invocation) int {
 	}
 	root.PersistentFlags().StringVar(&s.socket, "socket", "", "the daemon's control socket")
 	root.AddCommand(s.statusCommand(), s.whyCommand(),
-		s.standbyCommand(), s.takeoverCommand(), s.stopCommand(), s.reloadCommand(), s.reexecCommand(),
+		s.standbyCommand(), s.takeoverCommand(), s.stopCommand(), s.reloadCommand(), s.reexecCommand(), s.fenceAckCommand(),
 		s.checkCommand(), s.showCommand(), s.versionCommand())
 	root.SetIn(v.stdin)
 	root.SetOut(v.stdout)

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -158,4 +160,36 @@ func (s *session) settled(ctx context.Context, wanted func(error) bool) bool {
 		case <-tick.C:
 		}
 	}
+}
+
+const fenceAckWarning = `Only go on when you have seen to it that %[1]s is down: switched off, or cut off from
+its disks and its network. This node then takes over what %[1]s had, without
+resetting it. If %[1]s still runs, both use the same addresses and disks, and
+data is lost.
+`
+
+func (s *session) fenceAckCommand() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "fence-ack NODE",
+		Short: "Confirm that a dead node is down which could not be reset",
+		Long: `A dead node is reset by its fencing device before anything of it is taken. When the
+device is gone too, the takeover waits until somebody says that the node is down.
+The word is taken for a node that is dead and waits for a reset only, and stands
+in the log and in hbctl why.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			node := strings.ToLower(args[0])
+			if !yes {
+				fmt.Fprintf(s.stderr, fenceAckWarning+"Is %[1]s down? Type yes: ", node)
+				answer, _ := bufio.NewReader(s.stdin).ReadString('\n') // what was read before an error is no yes
+				if strings.TrimSpace(answer) != "yes" {
+					return &exitError{code: exitFailed, text: "nothing is done"}
+				}
+			}
+			return s.order(cmd.Context(), control.Order{Verb: control.VerbFenceAck, Node: node}, true)
+		},
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	return cmd
 }

@@ -248,7 +248,7 @@ func (d *daemonProcess) open(restarted bool) error {
 	d.node = node.New(node.Options{
 		Timer:  timer,
 		Engine: eng, Paths: d.paths, Media: d.media, Groups: byKey, ScriptEnv: d.messageEnv, Log: d.log, Origin: origin,
-		Realtime: rt, Notifier: d.notifier, Reload: d.reload, Fence: d.fence, Programs: programs,
+		Realtime: rt, Notifier: d.notifier, Reload: d.reload, Fence: d.fence, Reboot: d.reboot, Programs: programs,
 		Alive: alive, Guards: guards,
 		Facts: node.Facts{
 			Version: Version(), PID: os.Getpid(), Started: started, Keepalive: c.Keepalive, Warntime: c.Warntime,

@@ -1,0 +1,190 @@
+package cluster
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// fencePause separates two attempts to reset a node, as in the original.
+const fencePause = 5 * time.Second
+
+// fencing is the reset of a dead node, from its death to the outcome: nothing of
+// the node is taken before that.
+type fencing struct {
+	Node   string // "" when nothing waits for a reset
+	Reason string // why it is dead
+	Try    timer  // the next attempt
+	Err    string // what the last attempt failed of
+	// Ours: nothing is taken from the node, it is reset so that it does not
+	// reset us.
+	Ours bool
+	// Begun is when the running attempt began.
+	Begun Instant
+}
+
+// fenceDelay is how long this node waits before it resets the other one.
+//
+// When every link is cut between two nodes that live, each declares the other
+// dead at the same time, give or take a keepalive. The one that is to win resets
+// at once, the other one waits long enough to be gone by then. Neither can ask
+// the other, and what each believes of the other's holdings may be old; so each
+// goes by itself alone, and all four cases lie a whole delay apart:
+//
+//	first of the node lines, holds something     0
+//	first, holds nothing                         2 delays
+//	second, whatever it holds                    1 delay
+//
+// The first keeps what it has. The second wins only when the first has nothing
+// to lose. 3.0.6 resets at once, whatever it holds, so towards it we always wait.
+func (m *Machine) fenceDelay(n *node) time.Duration {
+	old := n.Generation != 0 && !n.New
+	first := slices.Index(m.cfg.Nodes, m.cfg.Self) < slices.Index(m.cfg.Nodes, n.Name)
+	switch {
+	case old || !first:
+		return m.cfg.FenceDelay
+	case m.st.Mine != None:
+		return 0
+	}
+	return 2 * m.cfg.FenceDelay
+}
+
+// fenceForOurs resets a dead node that held nothing, if this one does: when both
+// live and only the links are cut, the other one waits for the end of its delay
+// to reset us and take what we have. 3.0.6 leaves such a node alone, and so do we
+// without a delay.
+func (m *Machine) fenceForOurs(n *node, reason string) {
+	if !m.cfg.Stonith || m.cfg.FenceDelay == 0 || m.st.Mine == None || n.Parted || n.Down {
+		return
+	}
+	m.mustFence(n, fencing{Node: n.Name, Reason: reason, Ours: true})
+}
+
+// mustFence begins the reset of a node that has died.
+func (m *Machine) mustFence(n *node, f fencing) {
+	if n.Down {
+		m.takeover(n.Name, f.Reason+"; it was reset and has not started again")
+		return
+	}
+	f.Begun = m.st.Fencing.Begun
+	m.st.Fencing = f
+	if m.fenceRuns(n.Name) {
+		return // begun before the node returned for a while: its outcome counts
+	}
+	if m.cfg.FenceWait && n.Generation == 0 {
+		m.st.Fencing.Err = "nothing was heard of it since this node started, and fencing.at_start is \"wait\""
+		m.warn(fmt.Sprintf("Node %s is not reset: %s", n.Name, m.st.Fencing.Err), "not reset: never heard", "node", n.Name)
+		m.record("node", n.Name+" is not reset", m.st.Fencing.Err)
+		return
+	}
+	delay := m.fenceDelay(n)
+	if delay == 0 {
+		m.fence()
+		return
+	}
+	m.info(fmt.Sprintf("Resetting node %s in %v, if it stays silent: should it live, it resets this node first", n.Name, delay), "reset delayed", "node", n.Name, "delay", delay)
+	m.st.Fencing.Try.set(m.now.Add(delay), "resetting "+n.Name+" if it stays silent")
+}
+
+func (m *Machine) fenceRuns(name string) bool {
+	return slices.ContainsFunc(m.st.Jobs, func(j job) bool { return j.Kind == JobFence && j.Node == name })
+}
+
+// fence resets the node, if that is still wanted.
+func (m *Machine) fence() {
+	f := &m.st.Fencing
+	f.Try.stop()
+	n := m.node(f.Node)
+	if n == nil || n.State != "dead" || m.leaving() {
+		*f = fencing{}
+		return
+	}
+	m.info(fmt.Sprintf("Resetting node %s with STONITH", f.Node), "resetting node", "node", f.Node)
+	why := f.Reason + ", and it may still hold resources"
+	if f.Ours {
+		why = f.Reason + ", and would reset this node if it lives"
+	}
+	m.record("node", "resets "+f.Node, why)
+	f.Begun = m.now
+	m.run(job{Why: whyFence, Kind: JobFence, Node: f.Node, Reason: f.Reason}, f.Reason)
+}
+
+// fenced is the end of an attempt.
+func (m *Machine) fenced(j job, err string) {
+	f := &m.st.Fencing
+	wanted := f.Node == j.Node
+	n := m.node(j.Node)
+	if err != "" {
+		m.log(Error, fmt.Sprintf("STONITH of %s failed.  Retrying...", j.Node), "reset failed", "node", j.Node, "err", err)
+		m.record("node", "reset of "+j.Node+" failed", err)
+		if wanted {
+			f.Err = err
+			f.Try.set(m.now.Add(fencePause), "resetting "+j.Node+" again")
+		}
+		return
+	}
+	m.info(fmt.Sprintf("node %s now reset.", j.Node), "node reset", "node", j.Node)
+	m.record("node", j.Node+" was reset", j.Reason)
+	if n == nil {
+		return
+	}
+	n.Down = true
+	if took := m.now.Sub(f.Begun); wanted && m.cfg.FenceDelay > 0 && took > m.cfg.FenceDelay {
+		m.warn(fmt.Sprintf("The reset of %s took %v, longer than the delay of %v by which the nodes' resets are kept apart: two living nodes could reset each other. Raise fencing.delay", j.Node, took.Round(time.Millisecond), m.cfg.FenceDelay),
+			"reset took longer than the delay", "node", j.Node, "took", took, "delay", m.cfg.FenceDelay)
+	}
+	if n.State != "dead" {
+		// It was heard again while the device was at work, and is gone now.
+		m.declareDead(n, j.Node+" was reset although it had returned")
+		return
+	}
+	if wanted {
+		ours := f.Ours
+		*f = fencing{}
+		if m.send(Stonith{j.Node, "OK"}); !ours {
+			m.takeover(j.Node, j.Reason+"; it was reset")
+		}
+	}
+}
+
+// confirmDown is an operator's word that a node is down whose device cannot say
+// so. It is believed, since nobody else can know, and written down.
+func (m *Machine) confirmDown(o Order) {
+	answer := func(text, err string) { m.out = append(m.out, Reply{ID: o.ID, Text: text, Err: err, Final: true}) }
+	n := m.node(o.Node)
+	switch {
+	case n == nil || n.Ping || n.Name == m.cfg.Self:
+		answer("", fmt.Sprintf("%s is no other node of this cluster", o.Node))
+	case n.State != "dead":
+		answer("", fmt.Sprintf("%s is not dead but %s: a node that is heard is not down", n.Name, n.State))
+	case m.st.Fencing.Node != n.Name:
+		answer(fmt.Sprintf("nothing to do: no takeover waits for a reset of %s", n.Name), "")
+	case m.st.Fencing.Ours:
+		m.record("operator", "confirms that "+n.Name+" is down", o.From)
+		m.st.Fencing, n.Down = fencing{}, true
+		answer(fmt.Sprintf("%s counts as down and is not reset any more", n.Name), "")
+	default:
+		m.warn(fmt.Sprintf("%s confirms that node %s is down: its resources are taken without a reset. If it is not down, both nodes own them now", o.From, n.Name),
+			"operator confirms that a node is down", "node", n.Name, "from", o.From)
+		m.record("operator", "confirms that "+n.Name+" is down", o.From+", after: "+cmp.Or(m.st.Fencing.Err, "no reset has ended yet"))
+		m.st.Fencing = fencing{}
+		n.Down = true
+		m.send(Stonith{n.Name, "OK"})
+		m.takeover(n.Name, n.Name+" is down, says "+o.From)
+		answer(fmt.Sprintf("%s counts as down: its resources are taken over", n.Name), "")
+	}
+}
+
+// fenceWarnings say what a takeover waits for.
+func (m *Machine) fenceWarnings() (w []string) {
+	f := m.st.Fencing
+	if n := m.node(f.Node); n == nil || n.State != "dead" || f.Err == "" || m.leaving() {
+		return nil
+	}
+	so := ", so its resources are not taken"
+	if f.Ours {
+		so = ""
+	}
+	return append(w, fmt.Sprintf("%s is dead and was not reset%s: %s. Mend that or, once you have seen to it that %s is down, type hbctl fence-ack %s", f.Node, so, f.Err, f.Node, f.Node))
+}
