@@ -87,6 +87,25 @@ func (m *Machine) mustFence(n *node, f fencing) {
 	m.st.Fencing.Try.set(m.now.Add(delay), "resetting "+n.Name+" if it stays silent")
 }
 
+// awaitsReset reports whether nothing may be taken before a node is reset.
+func (m *Machine) awaitsReset() bool { return m.st.Fencing.Node != "" && !m.st.Fencing.Ours }
+
+// heldNothing reports whether a dead node has said that it held nothing and was
+// not about to change that: it may have been stopping what it gave up. With
+// auto_failback legacy nodes do not say what they hold, and one that has just
+// been started may have found something running.
+func (m *Machine) heldNothing(n *node) bool {
+	return n.Parted || m.cfg.Failback != FailbackLegacy && n.ClaimSeq > 0 && m.st.OtherStable && m.st.TheirReleasing == None
+}
+
+// neededNoReset goes on with a start in legacy mode that waited for the reset of a
+// node which lives.
+func (m *Machine) neededNoReset(n *node) {
+	if m.cfg.Failback == FailbackLegacy && m.st.CommUp && n.State == "active" && m.st.Fencing.Node == n.Name && !m.st.Mine.Has(Local) {
+		m.acquireLocal(true, n.Name+" lives")
+	}
+}
+
 func (m *Machine) fenceRuns(name string) bool {
 	return slices.ContainsFunc(m.st.Jobs, func(j job) bool { return j.Kind == JobFence && j.Node == name })
 }

@@ -81,6 +81,9 @@ type ipfail struct {
 	Set    Set
 	Reason string
 	Again  bool
+	// Gave: our node goes standby because we asked for it, when Pings answered.
+	Gave  bool
+	Pings int
 }
 
 // ipfailLog writes a line in ipfail's name.
@@ -278,6 +281,7 @@ func (m *Machine) expireIPFail() {
 	}
 	m.ipfailLog(Info, "giveup() called (timeout worked)", "giving up resources", "set", f.Set.String(), "reason", f.Reason)
 	m.record("standby", fmt.Sprintf("ipfail gives up %s resources", f.Set), f.Reason)
+	f.Gave, f.Pings = true, m.pings()
 	m.send(ClientAsk{m.cfg.Self, AskResources{f.Set, "me"}})
 }
 

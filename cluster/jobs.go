@@ -267,12 +267,14 @@ func (m *Machine) gaveUp(j job, ok bool) {
 	}
 	if m.cfg.Failback != FailbackLegacy && m.st.CommUp {
 		there := false
-		m.peers(func(n *node) { there = there || n.alive() && !n.Parted })
+		m.partners(func(n *node) { there = there || n.alive() && !n.Parted })
 		if there && m.st.Mine&j.Set != None && m.st.Standby == StandbyNot && m.st.Shutdown == shutdownNo {
 			// The other node restarted meanwhile and was told that we still
 			// hold it; now it may take it. When it is gone it is ours again, and
 			// its start waits for the end of this stop.
 			m.st.Mine &^= j.Set
+		}
+		if m.st.Standby == StandbyNot && m.st.Shutdown == shutdownNo {
 			m.sayResource(m.st.Phase == PhaseStable, "")
 		}
 		m.reclaim()
@@ -286,7 +288,7 @@ func (m *Machine) retried(j job, ok bool) {
 	}
 	stuck := slices.ContainsFunc(m.st.Groups, func(g groupState) bool { return g.Stuck })
 	switch {
-	case m.st.Shutdown != shutdownNo:
+	case m.st.Shutdown >= shutdownReleasing:
 	case m.cfg.Failback == FailbackLegacy:
 		if g := m.group(j.Keys[0]); g != nil && g.Asked != "" {
 			m.send(IPRequestResp{Dest: g.Asked, Key: j.Keys[0], WeOwn: true, OK: true})

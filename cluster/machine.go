@@ -150,6 +150,9 @@ type state struct {
 	Lateness time.Duration
 	// StallFrom and StallTo are when this node last did not run.
 	StallFrom, StallTo Instant
+	// Jumped: the wall clock went ahead of the monotonic one by more than the
+	// others' patience: perhaps this machine was paused.
+	Jumped timer
 	// Doubt: we did not run for longer than the others' patience, and are
 	// looking for signs that they did.
 	Doubt doubt
@@ -404,6 +407,8 @@ func (m *Machine) Step(now Instant, ev Event) []Action {
 			return m.out
 		}
 		m.linkHeard(ev.From, ev.Link, ev.At)
+	case ClockJump:
+		m.clockJump(ev)
 	case OutdatedHeard:
 		m.outdatedHeard(ev)
 	case PingReply:
@@ -418,6 +423,9 @@ func (m *Machine) Step(now Instant, ev Event) []Action {
 		m.trouble(ev)
 	}
 	m.checkComm()
+	if _, ok := ev.(Wake); ok && m.st.CommUp {
+		m.expireNodes() // the patience is another since communication is up
+	}
 	m.advance()
 	return m.out
 }
@@ -495,6 +503,25 @@ func (m *Machine) noteStall() {
 	}
 }
 
+// clockJump is noteStall for a pause that the monotonic clock does not show. A
+// suspended machine lets go as soon as it runs again, for the others ran. A wall
+// clock that was set proves nothing; but if the others hold us for dead, their
+// first word says so, and is taken at once.
+func (m *Machine) clockJump(ev ClockJump) {
+	silent := m.now.Sub(m.st.BeatAt) + max(ev.Asleep, ev.Wall)
+	switch {
+	case m.st.Silent || m.st.Shutdown != shutdownNo:
+	case ev.Asleep > 0:
+		m.warn(fmt.Sprintf("This machine was suspended for %d ms", ev.Asleep.Milliseconds()), "this machine was suspended", "for", ev.Asleep)
+		if silent >= m.myDt() && m.st.CommUp && m.peerAlive() {
+			m.thaw(silent)
+		}
+	case silent >= m.myDt():
+		m.warn(fmt.Sprintf("The wall clock went ahead by %v: it was set, or this machine was paused", ev.Wall), "wall clock went ahead", "by", ev.Wall)
+		m.st.Jumped.set(m.now, "")
+	}
+}
+
 // stalledSince is how long of the time since t this node did not run, as far
 // as its last stall goes.
 func (m *Machine) stalledSince(t Instant) time.Duration {
@@ -565,9 +592,7 @@ func (m *Machine) ownTimers() [9]timer {
 // expire carries out everything that is due, in a fixed order: deaths before
 // our own next status, so that what we say is up to date.
 func (m *Machine) expire() {
-	for i := range m.st.Nodes {
-		m.expireNode(i)
-	}
+	m.expireNodes()
 	if m.st.Beat.due(m.now) {
 		m.beat()
 		if m.st.Overlap.due(m.now) {
@@ -682,6 +707,12 @@ func (m *Machine) overtaken(n *node, ev Heard) bool {
 			return true
 		}
 		n.ClaimSeq = max(n.ClaimSeq, ev.Seq)
+	case AskResources:
+		// A later word of the exchange, or of a later exchange, came before.
+		if ev.Seq < n.AskSeq {
+			return true
+		}
+		n.AskSeq = ev.Seq
 	case Starting:
 		if n.New && ev.Seq < n.ClaimSeq {
 			m.sayResource(m.st.Phase == PhaseStable, "") // the answer is owed
@@ -693,6 +724,16 @@ func (m *Machine) overtaken(n *node, ev Heard) bool {
 
 // otherMessage handles what is only heard once communication is up.
 func (m *Machine) otherMessage(from string, msg Message) {
+	if !m.partner(from) || !m.partner(m.cfg.Self) {
+		m.script(from, msg)
+		return
+	}
+	if n := m.node(from); n.New && n.State == "dead" {
+		switch msg.(type) {
+		case HBTakeover, AskResources:
+			return // an exchange with a node that is held for dead leads nowhere
+		}
+	}
 	switch msg := msg.(type) {
 	case Starting:
 		m.otherStarting(from)

@@ -35,6 +35,8 @@ type node struct {
 	// Down: it was reset, or an operator says that it is down, and nothing was
 	// heard of it since.
 	Down bool
+	// AskSeq is that of the newest message of a standby exchange.
+	AskSeq uint64
 	// Parted: it has released everything and ends; until its restart.
 	Parted bool
 	// Deaf: since when it says that it holds us for dead. We hear it.
@@ -94,23 +96,43 @@ func (m *Machine) peers(f func(*node)) {
 	}
 }
 
+// partner reports whether a node takes part in the resource protocol. Two nodes
+// always do; of more, those that haresources names. The others are heard and
+// watched, but what they say of resources, having none, concerns nobody.
+func (m *Machine) partner(name string) bool {
+	return len(m.cfg.Nodes) <= 2 || slices.ContainsFunc(m.cfg.Groups, func(g Group) bool { return g.Node == name })
+}
+
+// partners calls f for every other node that takes part in the resource
+// protocol; for none when we do not.
+func (m *Machine) partners(f func(*node)) {
+	if !m.partner(m.cfg.Self) {
+		return
+	}
+	m.peers(func(n *node) {
+		if m.partner(n.Name) {
+			f(n)
+		}
+	})
+}
+
 func (m *Machine) peerAlive() bool {
 	alive := false
-	m.peers(func(n *node) { alive = alive || n.alive() })
+	m.partners(func(n *node) { alive = alive || n.alive() })
 	return alive
 }
 
 // peerActive reports whether another node runs the resource protocol.
 func (m *Machine) peerActive() bool {
 	active := false
-	m.peers(func(n *node) { active = active || n.State == "active" })
+	m.partners(func(n *node) { active = active || n.State == "active" })
 	return active
 }
 
 // peerNew reports whether every other node that is alive knows more than 3.0.6.
 func (m *Machine) peerNew() bool {
 	all, any := true, false
-	m.peers(func(n *node) {
+	m.partners(func(n *node) {
 		if n.alive() {
 			any = true
 			all = all && n.New
@@ -237,7 +259,7 @@ func (m *Machine) deafTime() time.Duration { return 3 * m.cfg.Keepalive }
 // deaf reports whether another node says that it holds us for dead.
 func (m *Machine) deaf() bool {
 	deaf := false
-	m.peers(func(n *node) { deaf = deaf || n.Deaf.On })
+	m.partners(func(n *node) { deaf = deaf || n.Deaf.On })
 	return deaf
 }
 
@@ -289,11 +311,11 @@ func (m *Machine) heldForDead(n *node, msg Status, at Instant) {
 		n.Deaf.stop()
 		return
 	}
+	jumped := m.st.Jumped.On && m.now.Sub(m.st.Jumped.At) < m.deafTime()
 	if !n.Deaf.On {
 		n.Deaf.set(at, "")
-		return
 	}
-	if at.Sub(n.Deaf.At) < m.deafTime() || m.st.Shutdown != shutdownNo {
+	if at.Sub(n.Deaf.At) < m.deafTime() && !jumped || !m.partner(n.Name) || m.st.Shutdown != shutdownNo {
 		return
 	}
 	lose := m.st.Mine & msg.Hold.Mirror() &^ m.stuck()
@@ -322,6 +344,12 @@ func (m *Machine) linkHeard(from, name string, at Instant) {
 		m.info(fmt.Sprintf("Link %s:%s up.", from, name), "link up", "node", from, "link", name)
 		m.ipfailLink(from, name, true)
 		m.record("link", fmt.Sprintf("link %s:%s up", from, name), "a packet arrived on it")
+	}
+}
+
+func (m *Machine) expireNodes() {
+	for i := range m.st.Nodes {
+		m.expireNode(i)
 	}
 }
 
@@ -381,14 +409,16 @@ func (m *Machine) declareDead(n *node, reason string) {
 
 // restarted forgets what a restart of the node made stale.
 func (m *Machine) restarted(n *node) {
-	m.cancelStandby(n.Name, n.Name+" restarted meanwhile")
+	if m.partner(n.Name) {
+		m.cancelStandby(n.Name, n.Name+" restarted meanwhile")
+		m.st.TheirReleasing, m.st.StandbyCut = None, false
+	}
 	n.Heard = false
 	n.Dt = 0
 	n.New = false
 	n.Digest, n.Hears = "", nil
-	n.StatusSeq, n.ClaimSeq = 0, 0
+	n.StatusSeq, n.ClaimSeq, n.AskSeq = 0, 0, 0
 	n.Parted, n.Down = false, false
-	m.st.TheirReleasing, m.st.StandbyCut = None, false
 	n.Deaf.stop()
 	n.Outdated.stop()
 	n.Refuses.stop()
@@ -412,6 +442,9 @@ func (m *Machine) status(n *node, msg Status, ev Heard) {
 		case interval > m.cfg.Warntime:
 			m.warn(fmt.Sprintf("Late heartbeat: Node %s: interval %d ms", n.Name, interval.Milliseconds()), "keepalive late", "node", n.Name, "interval", interval)
 		}
+		if interval > m.cfg.Warntime && msg.New {
+			m.whyLate(n, msg.Lateness, interval)
+		}
 	}
 	n.Heard, n.HeardAt = true, max(ev.At, n.HeardAt)
 	n.Credit = m.stalledSince(n.HeardAt)
@@ -427,6 +460,7 @@ func (m *Machine) status(n *node, msg Status, ev Heard) {
 		m.setState(n, msg.State)
 		m.ipfailNode(n)
 		m.statusScript(n)
+		m.neededNoReset(n)
 	}
 	m.oneWay(n)
 	m.heldForDead(n, msg, ev.At)
@@ -437,6 +471,17 @@ func (m *Machine) status(n *node, msg Status, ev Heard) {
 		m.st.OtherStable = false
 		m.sayHold(m.st.Phase == PhaseStable, infoResync, true)
 	}
+}
+
+// whyLate says whether a node itself was late or the way to us: what to look at
+// is its load in one case and the network in the other.
+func (m *Machine) whyLate(n *node, lateness, interval time.Duration) {
+	why := fmt.Sprintf("its packets were lost or delayed: it says that it was late by no more than %d ms", lateness.Milliseconds())
+	if lateness >= interval/2 {
+		why = fmt.Sprintf("it did not run: it says that it was late by %d ms", lateness.Milliseconds())
+	}
+	m.info(fmt.Sprintf("node %s: %s", n.Name, why), "why a keepalive was late", "node", n.Name, "interval", interval, "lateness", lateness)
+	m.record("node", fmt.Sprintf("%s was heard %v late", n.Name, (interval-m.cfg.Keepalive).Round(time.Millisecond)), why)
 }
 
 // compare notes what kind of peer this is and whether its files differ.

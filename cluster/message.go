@@ -78,8 +78,8 @@ type Resource struct {
 	// Took is the part of Hold that the sender took because it held the other
 	// node for dead. New nodes only.
 	Took Set
-	// Releasing is what the sender does not hold any more, but is still stopping
-	// because the other node claimed it. New nodes only.
+	// Releasing is what the sender does not hold any more, but has not stopped
+	// yet. New nodes only.
 	Releasing Set
 }
 
@@ -162,6 +162,12 @@ type OutdatedHeard struct {
 	Generation uint64
 }
 
+// ClockJump reports that the machine did not run although its monotonic clock
+// does not show it: by how much CLOCK_BOOTTIME and the wall clock went ahead of
+// it since the last step. The former is a suspended machine for sure, the latter
+// may be an administrator who set the date.
+type ClockJump struct{ Asleep, Wall time.Duration }
+
 // PingReply is the answer of a ping node.
 type PingReply struct {
 	From string
@@ -204,6 +210,7 @@ func (Wake) isEvent()          {}
 func (Heard) isEvent()         {}
 func (LinkHeard) isEvent()     {}
 func (OutdatedHeard) isEvent() {}
+func (ClockJump) isEvent()     {}
 func (PingReply) isEvent()     {}
 func (JobDone) isEvent()       {}
 func (Order) isEvent()         {}

@@ -11,6 +11,10 @@ func (m *Machine) commNowUp() {
 	if m.st.Shutdown >= shutdownReleasing {
 		return
 	}
+	if !m.partner(m.cfg.Self) {
+		m.st.Phase, m.st.OtherStable = PhaseStable, true
+		return
+	}
 	if m.cfg.Failback == FailbackLegacy {
 		if m.refusing() != nil {
 			return // all is taken, or nothing
@@ -18,11 +22,20 @@ func (m *Machine) commNowUp() {
 		if foreign := m.cfg.Held & m.st.Mine & Foreign; foreign != None && m.peerAlive() {
 			m.yield(foreign, "found running at start, but their node lives")
 		}
-		m.acquireLocal(true, "startup")
+		if !m.awaitsReset() { // else when that is done
+			m.acquireLocal(true, "startup")
+		}
 		return
 	}
 	m.send(Starting{})
 	m.st.Phase = PhaseStarting
+	alone := true
+	m.partners(func(*node) { alone = false })
+	if alone {
+		m.st.Phase, m.st.OtherStable = PhaseStable, true
+		m.acquireLocal(true, "startup: no other node is named in haresources")
+		return
+	}
 	if m.cfg.Held != None && !m.peerActive() {
 		// The other node may be starting too and find nobody who owns it. One
 		// that is active says first what it holds: a claim of ours to what it
@@ -48,20 +61,9 @@ func (m *Machine) sayHold(stable bool, info string, new bool) {
 	msg := Resource{Hold: m.st.Mine, Full: true, Stable: tri(stable), Info: info}
 	if new {
 		msg.Took = m.st.Took & m.st.Mine
-		msg.Releasing = m.yielding()
+		msg.Releasing = m.unreleased() &^ m.st.Mine
 	}
 	m.send(msg)
-}
-
-// yielding are the sets that are being released because the other node owns
-// them. It may have let go of them too, and must not take them again too early.
-func (m *Machine) yielding() (set Set) {
-	for _, j := range m.st.Jobs {
-		if j.Why == whyYield {
-			set |= j.Set
-		}
-	}
-	return set
 }
 
 func (m *Machine) otherStarting(from string) {
@@ -121,6 +123,9 @@ func merge(known Set, msg Resource) Set {
 }
 
 func (m *Machine) ownResource(msg Resource) {
+	if msg.Info == "mach_down" {
+		m.st.Takeover = false // also before communication is up
+	}
 	if !m.resourceHeard() {
 		return
 	}
@@ -128,12 +133,11 @@ func (m *Machine) ownResource(msg Resource) {
 	switch msg.Info {
 	case "mach_down":
 		m.info("mach_down takeover complete.", "takeover complete")
-		m.st.Takeover = false
 		m.st.Mine |= Foreign
 		m.st.FailbackDue = true
 		m.st.OtherStable = true
 		m.acquired("mach_down")
-		m.peers(func(n *node) {
+		m.partners(func(n *node) {
 			if n.State == "active" && !n.Parted {
 				m.tryFailback() // it came back before all was taken
 			}
@@ -300,7 +304,7 @@ func (m *Machine) watchOverlap() {
 // overlaps goes on with an overlap that has lasted.
 func (m *Machine) overlaps() {
 	m.st.Overlap.stop()
-	m.peers(func(n *node) {
+	m.partners(func(n *node) {
 		switch {
 		case !n.alive():
 		case m.st.OtherStable:
@@ -387,6 +391,20 @@ func (m *Machine) askFor(g *groupState, key string) {
 	m.retryAt(g, m.now.Add(settleTime))
 }
 
+// wantAgain is the end of the wait for an answer to askFor.
+func (m *Machine) wantAgain(g *groupState, key string) {
+	switch {
+	case m.st.Shutdown != shutdownNo:
+		g.Wanted = false
+	case m.peerAlive():
+		m.askFor(g, key)
+	case m.awaitsReset():
+		g.RetryAt = m.now.Add(settleTime)
+	default:
+		m.send(IPRequestResp{Dest: m.cfg.Self, Key: key, WeOwn: true, OK: true})
+	}
+}
+
 // adopt takes what was found running at start and is ours to keep: nothing is
 // started twice, but its addresses are announced and watched from now on.
 func (m *Machine) adopt() {
@@ -414,7 +432,7 @@ func (m *Machine) ipRequestResp(msg IPRequestResp) {
 
 // nodeDied is what the death of a node means for the resources.
 func (m *Machine) nodeDied(n *node, heardSince bool, reason string) {
-	if n.Ping {
+	if n.Ping || !m.partner(n.Name) || !m.partner(m.cfg.Self) {
 		return
 	}
 	m.cancelStandby(n.Name, n.Name+" died meanwhile")
@@ -430,7 +448,7 @@ func (m *Machine) nodeDied(n *node, heardSince bool, reason string) {
 
 // takeDead takes what a dead node had, once it is reset where that is configured.
 func (m *Machine) takeDead(n *node, heardSince bool, reason string) {
-	if heardSince && m.st.Theirs|m.st.TheirReleasing == None {
+	if heardSince && m.st.Theirs|m.st.TheirReleasing == None && (!m.cfg.Stonith || m.heldNothing(n)) {
 		m.info(fmt.Sprintf("Dead node %s gave up resources.", n.Name), "dead node held nothing", "node", n.Name)
 		m.send(Stonith{n.Name, "unneeded"})
 		m.fenceForOurs(n, reason)
@@ -509,6 +527,9 @@ func (m *Machine) otherShutdone(from string) {
 	m.record("node", from+" has released everything and shuts down", "its notice")
 	if n := m.node(from); n != nil {
 		n.Parted = true
+	}
+	if !m.partner(from) || !m.partner(m.cfg.Self) {
+		return
 	}
 	if m.cfg.Failback != FailbackLegacy {
 		m.st.OtherStable = true
@@ -610,7 +631,7 @@ func (m *Machine) returned(n *node, msg Status) (resync bool) {
 	m.info("URL: http://linux-ha.org/wiki/FAQ#Heavy_Load", "see the documentation on heavy load")
 	m.record("node", n.Name+" returns after a partition", "its keepalives are heard again, of the generation that was held for dead")
 	m.sayStatus(m.self().State, false)
-	if m.st.Phase == PhaseInit && m.cfg.Failback != FailbackLegacy {
+	if m.st.Phase == PhaseInit && m.cfg.Failback != FailbackLegacy || !m.partner(n.Name) || !m.partner(m.cfg.Self) {
 		return false
 	}
 	if msg.New && m.cfg.Failback != FailbackLegacy {
@@ -639,8 +660,11 @@ func (m *Machine) setGroup(key, state, reason, err string) {
 		}
 	}
 	g.State, g.Reason, g.Err = state, reason, err
-	if state == "running" {
+	switch state {
+	case "running":
 		g.Failures, g.Stuck, g.Handed, g.Found = 0, false, false, false
+	case "stopping", "stopped":
+		g.Found = false
 	}
 }
 
@@ -706,15 +730,15 @@ func (m *Machine) retry() {
 		set := m.setOf(g)
 		switch {
 		case s.Wanted && !s.Stuck:
-			if s.Wanted = m.st.Shutdown == shutdownNo && m.peerAlive(); s.Wanted {
-				m.askFor(s, g.Key) // who takes over from a dead node needs no answer
-			}
+			m.wantAgain(s, g.Key)
 		case s.Stuck:
 			m.run(job{Why: whyRetry, Kind: JobGive, Set: set, Keys: []string{g.Key}}, "stop failed before: "+s.Err)
 		case !m.st.Mine.Has(set) || m.st.Shutdown != shutdownNo:
 			s.State = "stopped"
 		case m.cfg.Failback != FailbackLegacy && m.peerActive() && (!m.st.OtherStable || m.st.Theirs.Mirror().Has(set)):
 			// The reason for which it was to be taken may be gone.
+			s.RetryAt = m.now.Add(settleTime)
+		case m.st.Standby != StandbyNot:
 			s.RetryAt = m.now.Add(settleTime)
 		case m.cfg.Failback == FailbackLegacy && m.peerActive():
 			// It may have been taken meanwhile: our own is asked for again, the
@@ -726,6 +750,7 @@ func (m *Machine) retry() {
 			}
 		case !s.Handed && m.peerActive() && m.cfg.Failback != FailbackLegacy && m.st.OtherStable && m.st.Standby == StandbyNot && m.st.Phase == PhaseStable:
 			s.Handed = true
+			s.RetryAt = m.now.Add(handOver) // the other node may not take it
 			m.record("owner", fmt.Sprintf("offers %s resources to the other node", set), "start of group "+g.Key+" failed: "+s.Err)
 			m.send(AskResources{set, "me"})
 		default:

@@ -166,6 +166,10 @@ func (m *Machine) claimTaken() {
 }
 
 func (m *Machine) endStandby() {
+	if f := &m.st.IPFail; f.Gave {
+		f.Gave = false
+		f.Ask = f.Ask || m.pings() > f.Pings // what was given up for may be over already
+	}
 	m.st.Standby = StandbyNot
 	m.st.StandbyEnd.stop()
 }

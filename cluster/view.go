@@ -143,7 +143,7 @@ func (m *Machine) groupView(g Group, s *groupState) GroupView {
 	case s.State == "running" || s.State == "starting" || s.State == "stopping" || s.State == "failed" && (s.Stuck || m.st.Mine.Has(set)):
 		v.Owner = m.cfg.Self
 	case m.st.Theirs.Has(set.Mirror()):
-		m.peers(func(n *node) {
+		m.partners(func(n *node) {
 			if n.alive() {
 				v.Owner, v.State = n.Name, "running"
 			}

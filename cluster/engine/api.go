@@ -13,8 +13,13 @@ import (
 // Readings are what the engine would ask the machine if it could. They come
 // with every step.
 type Readings struct {
-	// Unix is the wall clock in seconds since 1970; for the ts field only.
+	// Unix is the wall clock in seconds since 1970: for the ts field, and because
+	// it may show a pause that no other clock does.
 	Unix int64
+	// Asleep is how long the machine has been suspended since its boot, while its
+	// monotonic clock stood still: CLOCK_BOOTTIME less CLOCK_MONOTONIC. Only its
+	// growth counts.
+	Asleep time.Duration
 	// Load is the first line of /proc/loadavg; for the ld field.
 	Load string
 }

@@ -33,6 +33,32 @@ type Engine struct {
 	peerKey int
 	peerOld bool
 	heard   heard
+	clocks  clocks
+}
+
+// clocks are the other clocks' last readings.
+type clocks struct {
+	read   bool
+	asleep time.Duration
+	wall   int64 // unix time of Instant 0
+}
+
+// wallJumpMin is the least jump of the wall clock, in seconds, that is looked
+// at: it is read in whole seconds.
+const wallJumpMin = 2
+
+// jump is by how much the other clocks ran ahead of the monotonic one since the
+// last step.
+func (c *clocks) jump(now cluster.Instant, r Readings) (j cluster.ClockJump) {
+	wall := r.Unix - int64(time.Duration(now)/time.Second)
+	if c.read {
+		j.Asleep = max(r.Asleep-c.asleep, 0)
+		if d := wall - c.wall; d >= wallJumpMin {
+			j.Wall = time.Duration(d) * time.Second
+		}
+	}
+	*c = clocks{true, max(r.Asleep, c.asleep), wall}
+	return j
 }
 
 // heard is the last packet that was verified: the other media bring the same
@@ -217,6 +243,9 @@ func (e *Engine) weakKeys() bool {
 // Step advances the node by one input and returns what to do, in order.
 func (e *Engine) Step(now cluster.Instant, r Readings, in Input) []Output {
 	e.now, e.read, e.out = now, r, nil
+	if j := e.clocks.jump(now, r); j != (cluster.ClockJump{}) {
+		e.apply(j)
+	}
 	switch in := in.(type) {
 	case Packet:
 		e.packet(in)

@@ -181,7 +181,7 @@ func (n *Node) step(in engine.Input) { n.stepAt(n.clock.now(), in) }
 // stepAt steps the engine and carries out what it orders. What that causes at
 // once (a medium that cannot send) is stepped before anything else.
 func (n *Node) stepAt(now cluster.Instant, in engine.Input) {
-	r := engine.Readings{Unix: time.Now().Unix(), Load: n.load.read(now)}
+	r := engine.Readings{Unix: time.Now().Unix(), Asleep: asleep(), Load: n.load.read(now)}
 	n.carry(now, n.o.Engine.Step(now, r, in))
 	for len(n.troubles) > 0 {
 		t := n.troubles[0]

@@ -222,6 +222,17 @@ func (c clock) instant(t time.Time, now cluster.Instant) cluster.Instant {
 // wall is i as wall time, for people.
 func (c clock) wall(i cluster.Instant) time.Time { return c.zero.Add(time.Duration(i)).Round(0) }
 
+// asleep is how long this machine has been suspended since its boot. The clocks
+// are read in the order in which a pause between the two readings makes it less,
+// never more.
+func asleep() time.Duration {
+	var boot, mono unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot) != nil || unix.ClockGettime(unix.CLOCK_MONOTONIC, &mono) != nil {
+		return 0
+	}
+	return time.Duration(boot.Nano() - mono.Nano())
+}
+
 // New makes a node of its parts. Nothing runs until Run.
 func New(o Options) *Node {
 	n := &Node{

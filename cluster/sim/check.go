@@ -6,11 +6,12 @@ import (
 	"time"
 
 	"heartbeat/cluster"
+	"heartbeat/cluster/engine"
 )
 
 // Failure is a rule that was broken. The rules are: "two owners", "window",
 // "settle", "stable", "generation", "replay", "ping-pong", "deadline",
-// "bounded", "endless", "exit", "order", "snapshot", "panic", "both reset".
+// "bounded", "endless", "exit", "fencing", "order", "snapshot", "panic", "both reset".
 type Failure struct {
 	At   time.Duration
 	Rule string
@@ -188,6 +189,12 @@ func (s Scenario) SettleBound() time.Duration {
 			failing = max(failing, f.End()-firstFailing(s.Faults))
 		}
 	}
+	if c.FenceTakes > 0 {
+		b += 2*(rebootTime+c.Initdead+c.FenceTakes+2*c.FenceDelay) + 20*time.Second
+	}
+	if len(c.PingNodes) > 0 {
+		b += 2*c.Deadtime + 30*time.Second // ipfail's pauses
+	}
 	if failing > 0 {
 		b += min(failing*2, 10*time.Minute) + 60*time.Second + 2*hangBudget
 	}
@@ -227,6 +234,10 @@ func (w *world) up(n *node, r *resource) {
 			continue
 		}
 		class, ok := w.classify(n, h)
+		if ok && w.scenario.Cluster.FenceTakes > 0 && class != ClassLegacy {
+			w.fail("fencing", "%s starts on %s while it is up on %s (%s), which was not reset", r.key, n.name, h.name, class)
+			return
+		}
 		if !ok {
 			w.fail("two owners", "%s starts on %s while it is up on %s, of which %s heard %v ago", r.key, n.name, h.name, n.name, n.local()-n.heard[h.index].at)
 			return
@@ -286,13 +297,22 @@ func (w *world) classify(taker, holder *node) (Class, bool) {
 	if !now && w.scenario.Cluster.Failback == cluster.FailbackLegacy && holder.engine != nil && holder.local()-holder.born < w.scenario.legacyGrace() {
 		return ClassLegacy, true
 	}
-	// A process that was stopped goes on with its jobs before it hears anything.
-	woke := taker.stallEnd == w.now && w.now > 0
+	// A process that was stopped, or a machine, goes on with its jobs before it
+	// hears anything.
+	woke := taker.stallEnd > 0 && h.at <= taker.woke
+	// An old node does not know that it was held for dead while it stood still,
+	// and what was said to it then is lost.
+	back := &holder.heard[taker.index]
+	if w.scenario.Cluster.Old && !now && holder.engine != nil && back.wasSilent && w.now-back.silent <= w.scenario.WindowBound() {
+		return ClassFreeze, true
+	}
 	if !now && !woke && !(h.wasSilent && w.now-h.silent <= w.scenario.startGrace()) {
 		return "", false
 	}
 	quiet := w.now - w.scenario.patience(true)
 	switch {
+	case woke && w.froze(taker):
+		return ClassFreeze, true
 	case woke:
 		return ClassStall, true
 	case holder.clock.frozen:
@@ -307,6 +327,13 @@ func (w *world) classify(taker, holder *node) (Class, bool) {
 		return ClassOneWay, true
 	}
 	return ClassPartition, true
+}
+
+// froze reports whether the node's last pause was one of its machine.
+func (w *world) froze(n *node) bool {
+	return slices.ContainsFunc(w.scenario.Faults, func(f Fault) bool {
+		return f.Node == n.name && (f.Kind == Freeze || f.Kind == Suspend) && f.End() == n.stallEnd
+	})
 }
 
 // step looks at the open windows after every event.
@@ -455,6 +482,10 @@ func (w *world) settledCheck() {
 	}
 	for _, n := range w.nodes {
 		v := n.engine.View()
+		w.membersCheck(n, v)
+		if n.bystander() {
+			continue
+		}
 		mine := cluster.None
 		for _, r := range n.groups {
 			if r.up && r.local {
@@ -480,14 +511,22 @@ func (w *world) settledCheck() {
 		if (!v.Stable || v.StandbyNow != "") && !w.mayMishear() {
 			w.fail("settle", "%s: stable %v, standby %q, phase %s", n.name, v.Stable, v.StandbyNow, v.Phase)
 		}
-		for _, other := range v.Nodes {
-			if other.State != "active" {
-				w.fail("settle", "%s holds %s for %s", n.name, other.Name, other.State)
-			}
-			for _, l := range other.Links {
-				if other.Name != n.name && (!l.Up || l.OneWay) {
-					w.fail("settle", "%s: link %s:%s is not up", n.name, other.Name, l.Name)
-				}
+	}
+}
+
+// membersCheck: everybody is heard on every link.
+func (w *world) membersCheck(n *node, v engine.View) {
+	for _, other := range v.Nodes {
+		want := "active"
+		if other.Ping {
+			want = "ping"
+		}
+		if other.State != want {
+			w.fail("settle", "%s holds %s for %s", n.name, other.Name, other.State)
+		}
+		for _, l := range other.Links {
+			if other.Name != n.name && (!l.Up || l.OneWay) {
+				w.fail("settle", "%s: link %s:%s is not up", n.name, other.Name, l.Name)
 			}
 		}
 	}

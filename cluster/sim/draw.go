@@ -17,7 +17,12 @@ func Draw(seed uint64) Scenario {
 	d.cluster()
 	d.s.Span = time.Duration(5+d.r.IntN(15)) * time.Minute
 	for range 1 + d.r.IntN(12) {
-		d.fault()
+		d.fault(commonKinds)
+	}
+	d.r = rand.New(rand.NewPCG(seed, 0x72617265))
+	d.extend()
+	for range d.r.IntN(4) {
+		d.fault(rareKinds)
 	}
 	slices.SortStableFunc(d.s.Faults, func(a, b Fault) int { return int(a.At - b.At) })
 	return d.s
@@ -72,9 +77,28 @@ func (d *drawer) cluster() {
 	d.s.Cluster = c
 }
 
-func (d *drawer) fault() {
+// extend gives some clusters what most do not have.
+func (d *drawer) extend() {
+	c := &d.s.Cluster
+	switch d.r.IntN(12) {
+	case 0, 1:
+		c.FenceTakes = time.Duration(1+d.r.IntN(3)) * time.Second
+		if d.r.IntN(2) == 0 {
+			c.FenceDelay = c.FenceTakes + c.Keepalive + 3*time.Second
+		}
+	case 2, 3:
+		c.PingNodes = []string{"ping1", "ping2"}[:1+d.r.IntN(2)]
+	case 4:
+		if len(c.Groups) < 2 {
+			return // node2 would be one too
+		}
+		c.Nodes, c.Bystander = append(c.Nodes, "node3"), "node3"
+	}
+}
+
+func (d *drawer) fault(kinds []Kind) {
 	r, c := d.r, d.s.Cluster
-	f := Fault{Kind: pick(r, Kinds...)}
+	f := Fault{Kind: pick(r, kinds...)}
 	f.At = time.Duration(r.Int64N(int64(d.s.Span))).Truncate(time.Millisecond)
 	if n := len(d.s.Faults); n > 0 && r.IntN(2) == 0 {
 		// The worst moment is soon after another fault, or after its end.
@@ -84,6 +108,16 @@ func (d *drawer) fault() {
 	a, b := c.Nodes[0], c.Nodes[1]
 	if r.IntN(2) == 0 {
 		a, b = b, a
+	}
+	if f.Kind == PingCut && len(c.PingNodes) == 0 || f.Kind == FenceFails && c.FenceTakes == 0 {
+		return
+	}
+	if c.Bystander != "" && r.IntN(3) == 0 {
+		switch f.Kind {
+		case Standby, Takeover, StartFails, StopFails, Hang, Slow, FenceFails:
+		default:
+			a = c.Bystander
+		}
 	}
 	link := pick(r, append([]string{"", ""}, c.Links...)...)
 	long := 3*c.Deadtime + 20*time.Second
@@ -98,7 +132,16 @@ func (d *drawer) fault() {
 			Loss: pick(r, 0, 0.1, 0.3, 0.6, 0.9), Duplicate: pick(r, 0, 0.2), Corrupt: pick(r, 0, 0.05, 0.3), Reorder: pick(r, 0, 0.3),
 			Jitter: pick(r, 0, c.Keepalive/2), ReorderBy: pick(r, 0, c.Keepalive),
 		}
-	case Stall, Freeze:
+	case PingCut:
+		f.Node, f.Link = a, pick(r, c.PingNodes...)
+		f.For = d.between(time.Second, long)
+	case FenceFails:
+		f.Node = a
+		f.For = d.between(time.Second, long)
+	case Crash:
+		f.Node, f.Factor = a, r.IntN(20)
+		f.For = d.between(time.Second, long)
+	case Stall, Freeze, Suspend:
 		f.Node = a
 		f.For = d.between(20*time.Millisecond, long)
 	case Kill:

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,6 +44,16 @@ const (
 	Hang Kind = "hang"
 	// Slow: they take Factor times as long.
 	Slow Kind = "slow"
+	// Suspend stops the machine of Node with its monotonic clock, as Freeze does;
+	// its other clocks run on.
+	Suspend Kind = "suspend"
+	// Crash ends the process of Node between two outputs of a step, after Factor
+	// more of them; it is started again at the fault's end.
+	Crash Kind = "crash"
+	// PingCut keeps Node from hearing the ping node Link.
+	PingCut Kind = "ping cut"
+	// FenceFails: resets ordered by Node do not work.
+	FenceFails Kind = "fence fails"
 	// Replay shows Node packets that it has heard before.
 	Replay Kind = "replay"
 	// Reexec replaces the process of Node in place, its state kept.
@@ -52,9 +63,16 @@ const (
 )
 
 // Kinds are all kinds, in the order of summaries.
-var Kinds = []Kind{
-	Cut, Partition, Noise, Stall, Freeze, Kill, PowerOff, Stop, Standby, Takeover, StartFails, StopFails, Hang, Slow, Replay, Reexec, WallClock,
-}
+var Kinds = slices.Concat(commonKinds, rareKinds)
+
+// The rare ones are drawn in addition, and beside the common ones' random numbers:
+// what a seed drew before there were any, it still draws.
+var (
+	commonKinds = []Kind{
+		Cut, Partition, Noise, Stall, Freeze, Kill, PowerOff, Stop, Standby, Takeover, StartFails, StopFails, Hang, Slow, Replay, Reexec, WallClock,
+	}
+	rareKinds = []Kind{Suspend, Crash, PingCut, FenceFails}
+)
 
 // Disk is what a power loss leaves of the state directory.
 type Disk uint8
@@ -107,6 +125,10 @@ func (f Fault) String() string {
 		add("%v", f.Set)
 	case Slow:
 		add("%d times", f.Factor)
+	case Crash:
+		add("after %d outputs", f.Factor)
+	case PingCut:
+		add("from %s", f.Link)
 	case PowerOff:
 		add("%s", [...]string{"disk kept", "disk lost", "disk stale"}[f.Disk])
 	}

@@ -42,6 +42,9 @@ type node struct {
 	clock   clock
 	powered bool
 	wall    int64 // unix seconds minus the clock's
+	asleep  time.Duration
+	crashIn int // outputs until the process crashes, 0: never
+	pongs   []letter
 	gen     uint64
 	diskGen uint64 // 0: no such file
 	top     uint64 // the highest it ever had
@@ -58,6 +61,7 @@ type node struct {
 	awaits   bool
 	stalled  bool
 	stallEnd time.Duration // world time of the last end of a stall or freeze
+	woke     time.Duration // machine time of the same
 	mail     []letter
 	pending  []engine.Input
 	scripts  []scriptRun
@@ -74,6 +78,7 @@ type node struct {
 	heard  []hearing
 	sent   []keepalive // ring
 	sentAt int
+	beats  int
 }
 
 type letter struct {
@@ -98,11 +103,15 @@ type hearing struct {
 	silent    time.Duration
 	wasSilent bool
 	inSilence bool
+	// first is the keepalive that was the first one heard: older ones, sent
+	// again for another node, are dropped.
+	first int
 }
 
 // keepalive is one that was sent; got are the nodes that it reached.
 type keepalive struct {
 	data []byte
+	n    int // rises
 	gen  uint64
 	got  uint64
 }
@@ -144,7 +153,7 @@ func (n *node) instant() cluster.Instant { return cluster.Instant(n.local() - n.
 func (n *node) runs() bool { return n.engine != nil && !n.stalled && !n.clock.frozen }
 
 func (n *node) readings() engine.Readings {
-	return engine.Readings{Unix: n.wall + int64(n.local()/time.Second), Load: "0.00 0.00 0.00 1/100 1"}
+	return engine.Readings{Unix: n.wall + int64(n.local()/time.Second), Asleep: n.asleep, Load: "0.00 0.00 0.00 1/100 1"}
 }
 
 // plan sets the next start of the process.
@@ -218,9 +227,14 @@ func (n *node) boot() {
 	n.say("starts, generation %d, holds %v", n.gen, held)
 }
 
+func (n *node) bystander() bool { return n.name == n.w.scenario.Cluster.Bystander }
+
 func (n *node) bootRecord() engine.Boot {
 	cfg := n.w.config
 	cfg.Self = n.name
+	if n.bystander() {
+		cfg.Groups = nil
+	}
 	if d, ok := n.w.scenario.planted.deadtime[n.name]; ok {
 		cfg.Deadtime = d
 	}
@@ -234,7 +248,7 @@ func (n *node) bootRecord() engine.Boot {
 // begin makes the engine the process's.
 func (n *node) begin(e *engine.Engine) {
 	n.engine, n.born = e, n.local()
-	n.mail, n.pending, n.scripts, n.held = nil, nil, nil, nil
+	n.mail, n.pending, n.scripts, n.held, n.pongs = nil, nil, nil, nil, nil
 	n.waiting = false
 	n.orders = map[uint64]string{}
 	for i := range n.heard {
@@ -328,6 +342,13 @@ func (n *node) carry(outs []engine.Output) {
 		if n.engine == nil {
 			return
 		}
+		if n.crashIn > 0 {
+			if n.crashIn--; n.crashIn == 0 {
+				n.say("crashes")
+				n.end()
+				return
+			}
+		}
 		if t, ok := out.(engine.Transmit); ok && t.Keepalive {
 			n.transmit(t)
 			continue
@@ -408,6 +429,13 @@ func (n *node) durable() {
 func (n *node) transmit(t engine.Transmit) {
 	w := n.w
 	data := t.Netstring
+	if t.Link != "" {
+		deaf := slices.ContainsFunc(w.active, func(f Fault) bool { return f.Kind == PingCut && f.Node == n.name && f.Link == t.Link })
+		if !deaf {
+			n.pongs = append(n.pongs, letter{n.local() + w.scenario.Cluster.Delay, t.Link, n.name, data})
+		}
+		return
+	}
 	if w.scenario.planted.silent && bytes.Contains(data, []byte("t=resource")) {
 		return
 	}
@@ -415,7 +443,8 @@ func (n *node) transmit(t engine.Transmit) {
 		data = w.strip(data)
 	}
 	if t.Keepalive {
-		k := keepalive{data: data, gen: n.gen}
+		n.beats++
+		k := keepalive{data: data, n: n.beats, gen: n.gen}
 		if len(n.sent) < sentMax {
 			n.sent = append(n.sent, k)
 		} else {
@@ -474,7 +503,10 @@ func (n *node) note(from *node, data []byte) {
 			continue
 		}
 		// One of a generation that was used before is taken for a replay.
-		if k.got&(1<<n.index) == 0 && k.gen >= h.gen && !from.stale {
+		if k.got&(1<<n.index) == 0 && k.gen >= h.gen && !from.stale && (!h.ever || k.n >= h.first) {
+			if !h.ever {
+				h.first = k.n
+			}
 			n.w.silence(from, n) // as it was until now
 			k.got |= 1 << n.index
 			h.at, h.ever, h.gen = n.local(), true, k.gen
@@ -535,19 +567,22 @@ func (n *node) order(verb engine.Verb, set cluster.Set) {
 func (n *node) run(j cluster.Job) {
 	switch j.Kind {
 	case cluster.JobScript:
-		n.scripts = append(n.scripts, scriptRun{n.local() + scriptTime, j.ID, ""})
+		n.scripts = append(n.scripts, scriptRun{ends: n.local() + scriptTime, id: j.ID})
 	case cluster.JobProbe:
 		n.scripts = append(n.scripts, scriptRun{ends: n.local() + scriptTime, id: j.ID})
 		n.w.results[resultKey{n.index, n.life, j.ID}] = n.w.answered(n, j.Keys)
 	case cluster.JobFence:
 		takes, err := n.w.scenario.Cluster.FenceTakes, ""
-		if takes > 0 {
+		switch {
+		case takes == 0:
+			takes, err = scriptTime, "reset "+j.Node+": no device"
+		case n.w.suffers(n, FenceFails):
+			err = "reset " + j.Node + ": the device does not answer"
+		default:
 			n.w.reset(n, n.w.node(j.Node))
 			takes += takes / 100 // it is reset before that is known, whatever the clocks' drift
-		} else {
-			takes, err = scriptTime, "reset "+j.Node+": no device"
 		}
-		n.scripts = append(n.scripts, scriptRun{n.local() + takes, j.ID, err})
+		n.scripts = append(n.scripts, scriptRun{ends: n.local() + takes, id: j.ID, err: err})
 	default:
 		if n.w.tracing() {
 			n.say("%v %v: %s", j.Kind, j.Keys, j.Reason)
@@ -708,6 +743,9 @@ func (n *node) next() (at time.Duration, do func(), ok bool) {
 	if n.starts {
 		earlier(n.startAt, n.start)
 	}
+	if n.engine != nil && len(n.pongs) > 0 {
+		earlier(n.pongs[0].at, n.pong)
+	}
 	if n.engine != nil && !n.stalled {
 		for i, s := range n.scripts {
 			earlier(s.ends, func() { n.scriptEnds(i) })
@@ -738,6 +776,18 @@ func (w *world) answered(asks *node, keys []string) (results []cluster.GroupResu
 		results = append(results, r)
 	}
 	return results
+}
+
+// pong is the answer of a ping node.
+func (n *node) pong() {
+	l := n.pongs[0]
+	n.pongs = n.pongs[1:]
+	switch {
+	case !n.stalled:
+		n.packet(l)
+	case len(n.mail) < mailMax:
+		n.mail = append(n.mail, l)
+	}
 }
 
 func (n *node) say(format string, args ...any) {

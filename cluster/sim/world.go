@@ -41,6 +41,10 @@ type Cluster struct {
 	// with FenceWait a peer that was never heard is not reset.
 	FenceTakes, FenceDelay time.Duration
 	FenceWait              bool
+	// PingNodes are watched, and ipfail compares how many of them answer.
+	PingNodes []string `json:",omitempty"`
+	// Bystander is a node of Nodes that has no groups and takes none.
+	Bystander string `json:",omitempty"`
 	// InnerAuth puts the digest inside the packets too, as msgfmt classic does.
 	InnerAuth bool
 }
@@ -142,12 +146,15 @@ func newWorld(s Scenario) *world {
 	w.config = engine.Config{
 		Nodes: c.Nodes, Groups: c.Groups, HopFudge: 1, MaxRexmitDelay: 250 * time.Millisecond,
 		Keepalive: c.Keepalive, Deadtime: c.Deadtime, Warntime: c.Warntime, Initdead: c.Initdead, Deadping: c.Deadtime,
-		Failback: c.Failback, Conflict: c.Conflict, InnerAuth: c.InnerAuth,
+		Failback: c.Failback, Conflict: c.Conflict, InnerAuth: c.InnerAuth, IPFail: len(c.PingNodes) > 0,
 		Keys: engine.Keys{Outbound: 1, Keys: []engine.Key{{Index: 1, Method: c.Method, Secret: "simulated"}}},
 	}
 	w.config.Stonith, w.config.FenceDelay, w.config.FenceWait = c.FenceTakes > 0, c.FenceDelay, c.FenceWait
 	if c.Method == "crc" {
 		w.config.Keys.Keys[0].Secret = ""
+	}
+	for _, p := range c.PingNodes {
+		w.config.PingNodes = append(w.config.PingNodes, engine.PingNode{Name: p})
 	}
 	for _, l := range c.Links {
 		w.config.Links = append(w.config.Links, engine.Link{Name: l})
@@ -277,6 +284,12 @@ func (w *world) faultBegins(f Fault) {
 		if !n.clock.frozen {
 			n.clock.freeze(w.now)
 		}
+	case Suspend:
+		if !n.clock.frozen {
+			n.clock.freeze(w.now)
+		}
+	case Crash:
+		n.crashIn = 1 + f.Factor
 	case Kill:
 		n.end()
 	case PowerOff:
@@ -306,19 +319,26 @@ func (w *world) faultEnds(f Fault) {
 	switch f.Kind {
 	case Stall:
 		if n.stalled && !w.suffers(n, Stall) {
-			n.stallEnd = w.now
+			n.stallEnd, n.woke = w.now, n.local()
 			if !n.clock.frozen { // else it goes on with its machine
 				n.resume()
 			}
 		}
-	case Freeze:
-		if n.clock.frozen && !w.suffers(n, Freeze) {
+	case Freeze, Suspend:
+		if f.Kind == Suspend {
+			n.asleep += f.For
+			n.wall += int64(f.For / time.Second)
+		}
+		if n.clock.frozen && !w.suffers(n, Freeze, Suspend) {
 			n.clock.thaw(w.now)
-			n.stallEnd = w.now
+			n.stallEnd, n.woke = w.now, n.local()
 			if n.stalled && !w.suffers(n, Stall) {
 				n.resume()
 			}
 		}
+	case Crash:
+		n.crashIn = 0
+		w.bringUp(n)
 	case Kill, PowerOff, Stop:
 		w.bringUp(n)
 	}
@@ -330,7 +350,7 @@ func (w *world) suffers(n *node, kinds ...Kind) bool {
 }
 
 // kept reports whether something keeps the node's process down.
-func (w *world) kept(n *node) bool { return w.suffers(n, Kill, PowerOff, Stop) }
+func (w *world) kept(n *node) bool { return w.suffers(n, Kill, PowerOff, Stop, Crash) }
 
 // bringUp starts what may run again.
 func (w *world) bringUp(n *node) {
@@ -374,10 +394,21 @@ func (w *world) reset(by, target *node) {
 		w.result.Resets++
 		w.check.causes++
 		w.powerOff(target, DiskKept)
-		if !slices.ContainsFunc(w.nodes, func(n *node) bool { return n.powered }) {
+		target.stalled = false
+		if target.clock.frozen {
+			target.clock.thaw(w.now)
+		}
+		if w.onlyCut() && !slices.ContainsFunc(w.nodes, func(n *node) bool { return n.powered }) {
 			w.fail("both reset", "%s was reset by %s, and no other node is up", target.name, by.name)
 		}
 		w.later(rebootTime, func() { w.bringUp(target) })
+	})
+}
+
+// onlyCut: nothing but the links and operators keeps the nodes from their work.
+func (w *world) onlyCut() bool {
+	return !slices.ContainsFunc(w.scenario.Faults, func(f Fault) bool {
+		return !slices.Contains([]Kind{Partition, Cut, Standby, Takeover}, f.Kind)
 	})
 }
 
@@ -516,7 +547,9 @@ func (w *world) replay(n *node) {
 			}
 		}
 		n.carry(outs)
-		n.rearm()
+		if n.engine == e {
+			n.rearm()
+		}
 	}
 }
 
