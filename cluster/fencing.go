@@ -98,10 +98,10 @@ func (m *Machine) heldNothing(n *node) bool {
 	return n.Parted || m.cfg.Failback != FailbackLegacy && n.ClaimSeq > 0 && m.st.OtherStable && m.st.TheirReleasing == None
 }
 
-// neededNoReset goes on with a start in legacy mode that waited for the reset of a
-// node which lives.
-func (m *Machine) neededNoReset(n *node) {
-	if m.cfg.Failback == FailbackLegacy && m.st.CommUp && n.State == "active" && m.st.Fencing.Node == n.Name && !m.st.Mine.Has(Local) {
+// startPutOff goes on with a start in legacy mode that waited for the reset of a
+// node, or for nobody to answer for its addresses: it lives.
+func (m *Machine) startPutOff(n *node) {
+	if m.cfg.Failback == FailbackLegacy && m.st.CommUp && n.State == "active" && m.st.Shutdown == shutdownNo && !m.st.RestartAt.On && m.partner(n.Name) && !m.st.Mine.Has(Local) {
 		m.acquireLocal(true, n.Name+" lives")
 	}
 }

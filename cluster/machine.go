@@ -667,7 +667,7 @@ func (m *Machine) heard(ev Heard) {
 	if ev.Restarted {
 		m.restarted(n)
 	}
-	n.Generation = ev.Generation
+	n.Generation, n.Gap = ev.Generation, ev.Gap
 	m.linkHeard(ev.From, ev.Link, ev.At)
 	n.HeardSince = true
 	if m.overtaken(n, ev) {

@@ -37,6 +37,8 @@ type node struct {
 	Down bool
 	// AskSeq is that of the newest message of a standby exchange.
 	AskSeq uint64
+	// Gap: some of what it said is missing here.
+	Gap bool
 	// Parted: it has released everything and ends; until its restart.
 	Parted bool
 	// Deaf: since when it says that it holds us for dead. We hear it.
@@ -460,7 +462,7 @@ func (m *Machine) status(n *node, msg Status, ev Heard) {
 		m.setState(n, msg.State)
 		m.ipfailNode(n)
 		m.statusScript(n)
-		m.neededNoReset(n)
+		m.startPutOff(n)
 	}
 	m.oneWay(n)
 	m.heldForDead(n, msg, ev.At)

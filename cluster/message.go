@@ -146,6 +146,8 @@ type Heard struct {
 	// Restarted: the sender's generation grew. Returned: the sender was held
 	// for dead and its generation is the old one.
 	Restarted, Returned bool
+	// Gap: messages of the sender are missing that it still has and sends again.
+	Gap bool
 }
 
 // LinkHeard reports that a link from a node works, whatever it carried.

@@ -171,6 +171,9 @@ func (m *Machine) otherResource(from string, msg Resource) {
 	if msg.Info == infoResync {
 		m.cancelStandby(from, from+" has cancelled the standby")
 		m.st.OtherStable = false // so that it is answered
+		if msg.Stable == No {
+			m.sayResource(m.st.Phase == PhaseStable, "")
+		}
 	}
 	if msg.Stable == Yes {
 		m.st.StandbyCut = false
@@ -327,10 +330,16 @@ func (m *Machine) yield(set Set, reason string) {
 
 // settled is the end of the wait for the other node to say that it is stable.
 func (m *Machine) settled() {
-	m.st.Settle.stop()
 	if m.st.Phase != PhaseReceived {
+		m.st.Settle.stop()
 		return
 	}
+	gap := false
+	m.partners(func(n *node) { gap = gap || n.alive() && n.Gap })
+	if gap && m.now.Sub(m.st.Settle.At) < m.cfg.Deadtime {
+		return // what it holds may be among what was lost and is sent again
+	}
+	m.st.Settle.stop()
 	m.st.Phase = PhaseStable
 	m.acquireLocal(false, "startup")
 	m.info("local resource transition completed.", "settled", "holds", m.st.Mine.String())

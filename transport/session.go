@@ -200,6 +200,12 @@ func (s *Session) Generation(node string) uint64 {
 	return 0
 }
 
+// Gap reports whether messages of the node are missing that are asked for.
+func (s *Session) Gap(node string) bool {
+	p := s.sender(node)
+	return p != nil && len(p.Missing) > 0
+}
+
 // Unheard returns how many of our messages the node has not acknowledged.
 func (s *Session) Unheard(node string) uint64 {
 	if p := s.sender(node); p != nil && s.st.Seq > p.Acked {

@@ -337,7 +337,7 @@ func (e *Engine) packet(in Packet) {
 	seq, _ := strconv.ParseUint(m.Get("seq"), 16, 64) // the session has read it
 	e.apply(cluster.Heard{
 		From: v.From, Link: in.Link, At: in.At, Msg: msg, Generation: e.session.Generation(v.From), Seq: seq,
-		Restarted: v.Restarted || v.First, Returned: v.Returned,
+		Restarted: v.Restarted || v.First, Returned: v.Returned, Gap: e.session.Gap(v.From),
 	})
 }
 

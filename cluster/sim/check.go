@@ -213,7 +213,7 @@ func firstFailing(faults []Fault) time.Duration {
 
 // up is the begin of a start.
 func (w *world) up(n *node, r *resource) {
-	r.up, r.whole = true, false
+	r.up, r.whole, r.since = true, false, w.now
 	g := w.check.group(r.key)
 	g.owners++
 	g.taken++
@@ -233,7 +233,7 @@ func (w *world) up(n *node, r *resource) {
 		if h == n || !h.group(r.key).up {
 			continue
 		}
-		class, ok := w.classify(n, h)
+		class, ok := w.classify(r.key, n, h)
 		if ok && w.scenario.Cluster.FenceTakes > 0 && class != ClassLegacy {
 			w.fail("fencing", "%s starts on %s while it is up on %s (%s), which was not reset", r.key, n.name, h.name, class)
 			return
@@ -291,7 +291,7 @@ func (c *check) group(key string) *groupCheck {
 
 // classify says why a node may take what another still runs: it must have had
 // reason to hold that one for dead.
-func (w *world) classify(taker, holder *node) (Class, bool) {
+func (w *world) classify(key string, taker, holder *node) (Class, bool) {
 	h := &taker.heard[holder.index]
 	now := w.silence(holder, taker)
 	if !now && w.scenario.Cluster.Failback == cluster.FailbackLegacy && holder.engine != nil && holder.local()-holder.born < w.scenario.legacyGrace() {
@@ -305,6 +305,11 @@ func (w *world) classify(taker, holder *node) (Class, bool) {
 	back := &holder.heard[taker.index]
 	if w.scenario.Cluster.Old && !now && holder.engine != nil && back.wasSilent && w.now-back.silent <= w.scenario.WindowBound() {
 		return ClassFreeze, true
+	}
+	// Nor can anybody know that the holder has just taken it, holding him for
+	// dead.
+	if !now && w.silence(taker, holder) && h.world <= holder.group(key).since {
+		return ClassPartition, true
 	}
 	if !now && !woke && !(h.wasSilent && w.now-h.silent <= w.scenario.startGrace()) {
 		return "", false
@@ -374,7 +379,9 @@ func (c *check) excused(key string) bool {
 	var owners []*node
 	for _, n := range c.w.nodes {
 		if r := n.group(key); r.up {
-			if !n.runs() || r.stuck || r.act != nil && r.act.kind == cluster.JobGive {
+			// Old nodes exchange all groups of a set or none.
+			stuck := r.stuck || c.w.scenario.Cluster.Old && slices.ContainsFunc(n.groups, func(r *resource) bool { return r.stuck })
+			if !n.runs() || stuck || r.act != nil && r.act.kind == cluster.JobGive {
 				return true
 			}
 			owners = append(owners, n)

@@ -95,9 +95,10 @@ type scriptRun struct {
 
 // hearing is what a process has heard of another node, as the world knows it.
 type hearing struct {
-	at   time.Duration // machine time of the last keepalive, or of the start
-	ever bool
-	gen  uint64
+	at    time.Duration // machine time of the last keepalive, or of the start
+	world time.Duration // world time of the last keepalive
+	ever  bool
+	gen   uint64
 	// silent is the last world time at which the silence was long enough to
 	// hold the sender for dead.
 	silent    time.Duration
@@ -120,9 +121,10 @@ type keepalive struct {
 type resource struct {
 	key     string
 	local   bool
-	up      bool // at least a part of it runs
-	whole   bool // all of it does
-	stuck   bool // the last stop failed
+	up      bool          // at least a part of it runs
+	whole   bool          // all of it does
+	stuck   bool          // the last stop failed
+	since   time.Duration // world time of the begin of its start
 	act     *action
 	waiting []*job
 	giving  int
@@ -509,7 +511,7 @@ func (n *node) note(from *node, data []byte) {
 			}
 			n.w.silence(from, n) // as it was until now
 			k.got |= 1 << n.index
-			h.at, h.ever, h.gen = n.local(), true, k.gen
+			h.at, h.world, h.ever, h.gen = n.local(), n.w.now, true, k.gen
 		}
 		return
 	}
