@@ -183,6 +183,9 @@ func (m *Machine) jobDone(ev JobDone) {
 	switch j.Why {
 	case whyLocal:
 		m.localAsked(ev.Groups, j.AskPeer)
+		if m.cfg.Failback != FailbackLegacy {
+			m.reclaim() // the claim may have been given up meanwhile
+		}
 	case whyGive:
 		m.gaveUp(j, ok)
 	case whyTake, whyDone:

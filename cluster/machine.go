@@ -708,8 +708,9 @@ func (m *Machine) overtaken(n *node, ev Heard) bool {
 		}
 		n.ClaimSeq = max(n.ClaimSeq, ev.Seq)
 	case AskResources:
-		// A later word of the exchange, or of a later exchange, came before.
-		if ev.Seq < n.AskSeq {
+		// A later word of the exchange, or of a later exchange, came before; or it
+		// released what the sender has taken again since.
+		if ev.Seq < n.AskSeq || n.New && msg.Info == "done" && ev.Seq < n.ClaimSeq && m.st.Theirs&msg.Set != None {
 			return true
 		}
 		n.AskSeq = ev.Seq

@@ -370,6 +370,10 @@ func (m *Machine) expireNode(i int) {
 		}
 		m.declareDead(n, fmt.Sprintf("%s dead: silent for %v", n.Name, silent.Round(time.Millisecond)))
 	}
+	m.expireLinks(n)
+}
+
+func (m *Machine) expireLinks(n *node) {
 	for j := range n.Links {
 		l := &n.Links[j]
 		if l.Up && l.HeardAt.Add(m.patience(n)+n.Credit) <= m.now {
@@ -620,6 +624,9 @@ func (m *Machine) commUp() {
 	m.sayStatus("active", false)
 	m.record("daemon", "communication is up", "every configured node was heard or is dead")
 	m.commNowUp()
+	for i := range m.st.Nodes {
+		m.expireLinks(&m.st.Nodes[i]) // from now on we have less patience
+	}
 }
 
 // trouble notes that a link cannot send, or can again.

@@ -275,6 +275,14 @@ func (m *Machine) resolve(from string, again bool) {
 		m.yield(lose, from+" owned it before the nodes lost each other")
 	}
 	keep := both &^ lose
+	if idle := m.idle(keep); idle != None {
+		// Claimed only, perhaps on stale news: what the other one runs is not
+		// started beside it. Once it has let go, nobody holds it.
+		keep &^= idle
+		m.st.Mine &^= idle
+		m.record("owner", fmt.Sprintf("gives up its claim to %s resources", idle), "they do not run here, and "+from+" claims them too")
+		m.sayResource(true, "")
+	}
 	if keep == None {
 		return
 	}
@@ -317,6 +325,17 @@ func (m *Machine) overlaps() {
 		}
 	})
 	m.watchOverlap()
+}
+
+// idle are the sets of which no group runs here or is about to.
+func (m *Machine) idle(of Set) (idle Set) {
+	for _, s := range [...]Set{Local, Foreign} {
+		keys := m.keys(s)
+		if of.Has(s) && len(keys) > 0 && m.unreleased()&s == None {
+			idle |= s
+		}
+	}
+	return idle
 }
 
 // yield releases a set that the other node owns.
@@ -448,6 +467,7 @@ func (m *Machine) nodeDied(n *node, heardSince bool, reason string) {
 	m.failPending(n.Name + " died meanwhile")
 	m.st.FailbackDue = true
 	if m.leaving() {
+		m.st.OtherStable = true // a shutdown that waits for it need not wait for the dead
 		return
 	}
 	if m.mayTake(n, heardSince, reason) {

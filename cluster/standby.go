@@ -143,6 +143,7 @@ func (m *Machine) cancelStandby(node, reason string) {
 	m.st.StandbyCut = m.st.Standby == StandbyOther
 	m.endStandby()
 	m.claimTaken()
+	m.notHanded()
 	m.failPending(reason)
 }
 
@@ -165,6 +166,15 @@ func (m *Machine) claimTaken() {
 	}
 }
 
+// notHanded has failed groups be offered again: nobody took them.
+func (m *Machine) notHanded() {
+	for i := range m.st.Groups {
+		if s := &m.st.Groups[i]; s.State == "failed" {
+			s.Handed = false
+		}
+	}
+}
+
 func (m *Machine) endStandby() {
 	if f := &m.st.IPFail; f.Gave {
 		f.Gave = false
@@ -178,6 +188,7 @@ func (m *Machine) endStandby() {
 func (m *Machine) standbyTimeout() {
 	m.endStandby()
 	m.claimTaken()
+	m.notHanded()
 	m.st.OtherStable = true
 	m.st.Mine |= m.stuck() // it may still run here, and nobody took it
 	m.warn("No reply to standby request.  Standby request cancelled.", "standby request cancelled: no answer")
