@@ -217,6 +217,7 @@ func (w *world) up(n *node, r *resource) {
 	g := w.check.group(r.key)
 	g.owners++
 	g.taken++
+	n.moved(r, "begins to start")
 	if w.tracing() {
 		n.say("+ %s begins to start (up on %d)", r.key, g.owners)
 	}
@@ -245,6 +246,9 @@ func (w *world) up(n *node, r *resource) {
 		if !g.open {
 			g.open, g.class, g.since, g.excusedAt = true, class, w.now, w.now
 			w.check.open++
+			if w.watch != nil {
+				w.watch.overlap(g, n)
+			}
 			if w.tracing() {
 				n.say("! %s is up on %d nodes: %s", r.key, g.owners, class)
 			}
@@ -257,6 +261,7 @@ func (w *world) down(n *node, r *resource) {
 	r.up, r.whole, r.stuck = false, false, false
 	g := w.check.group(r.key)
 	g.owners--
+	n.moved(r, "is stopped")
 	if w.tracing() {
 		n.say("- %s is stopped (up on %d)", r.key, g.owners)
 	}
@@ -278,6 +283,9 @@ func (c *check) close(g *groupCheck) {
 	win.Longest = max(win.Longest, length)
 	win.After = max(win.After, c.w.now-g.excusedAt)
 	c.w.result.Windows[g.class] = win
+	if c.w.watch != nil {
+		c.w.watch.overlapped(g)
+	}
 }
 
 func (c *check) group(key string) *groupCheck {
@@ -300,6 +308,9 @@ func (w *world) classify(key string, taker, holder *node) (Class, bool) {
 	// A process that was stopped, or a machine, goes on with its jobs before it
 	// hears anything.
 	woke := taker.stallEnd > 0 && h.at <= taker.woke
+	if taker.config.Stonith && !woke {
+		return "", false // nothing is taken from a node that was not reset
+	}
 	// An old node does not know that it was held for dead while it stood still,
 	// and what was said to it then is lost.
 	back := &holder.heard[taker.index]
@@ -316,10 +327,8 @@ func (w *world) classify(key string, taker, holder *node) (Class, bool) {
 	}
 	quiet := w.now - w.scenario.patience(true)
 	switch {
-	case woke && w.froze(taker):
-		return ClassFreeze, true
 	case woke:
-		return ClassStall, true
+		return taker.stallClass, true
 	case holder.clock.frozen:
 		return ClassFreeze, true
 	case holder.engine == nil:
@@ -328,17 +337,15 @@ func (w *world) classify(key string, taker, holder *node) (Class, bool) {
 		return ClassStall, true
 	case !h.ever:
 		return ClassStart, true
-	case !w.silence(taker, holder):
+	case !w.silence(taker, holder) && !w.cutOff(taker, holder):
 		return ClassOneWay, true
 	}
 	return ClassPartition, true
 }
 
-// froze reports whether the node's last pause was one of its machine.
-func (w *world) froze(n *node) bool {
-	return slices.ContainsFunc(w.scenario.Faults, func(f Fault) bool {
-		return f.Node == n.name && (f.Kind == Freeze || f.Kind == Suspend) && f.End() == n.stallEnd
-	})
+// cutOff reports whether nothing can get from one node to the other.
+func (w *world) cutOff(from, to *node) bool {
+	return !slices.ContainsFunc(w.scenario.Cluster.Links, func(l string) bool { return !w.isCut(from.name, to.name, l) })
 }
 
 // step looks at the open windows after every event.

@@ -50,7 +50,7 @@ const (
 	// Crash ends the process of Node between two outputs of a step, after Factor
 	// more of them; it is started again at the fault's end.
 	Crash Kind = "crash"
-	// PingCut keeps Node from hearing the ping node Link.
+	// PingCut keeps Node ("" is every node) from hearing the ping node Link.
 	PingCut Kind = "ping cut"
 	// FenceFails: resets ordered by Node do not work.
 	FenceFails Kind = "fence fails"

@@ -35,9 +35,10 @@ const (
 
 // node is one machine: its clock, disk and resources, and the process on it.
 type node struct {
-	w     *world
-	name  string
-	index int
+	w      *world
+	name   string
+	index  int
+	config engine.Config
 
 	clock   clock
 	powered bool
@@ -55,6 +56,7 @@ type node struct {
 
 	// The process.
 	engine   *engine.Engine
+	record   engine.Boot   // with which it began
 	born     time.Duration // machine time of its origin
 	life     int
 	deadline time.Duration // machine time; of the next Wake
@@ -62,14 +64,16 @@ type node struct {
 	stalled  bool
 	stallEnd time.Duration // world time of the last end of a stall or freeze
 	woke     time.Duration // machine time of the same
-	mail     []letter
-	pending  []engine.Input
-	scripts  []scriptRun
-	persist  time.Duration
-	writes   engine.Persist // what is being made durable
-	waiting  bool
-	held     []engine.Output
-	orders   map[uint64]string
+	// stallClass is which of the two it was.
+	stallClass Class
+	mail       []letter
+	pending    []engine.Input
+	scripts    []scriptRun
+	persist    time.Duration
+	writes     engine.Persist // what is being made durable
+	waiting    bool
+	held       []engine.Output
+	orders     map[uint64]string
 
 	startAt time.Duration // machine time of the next start
 	starts  bool
@@ -160,6 +164,9 @@ func (n *node) readings() engine.Readings {
 
 // plan sets the next start of the process.
 func (n *node) plan(after time.Duration) {
+	if n.w.steady {
+		after = n.w.inPlace(n, n.w.now+after) - n.w.now
+	}
 	n.startAt, n.starts = n.local()+after, true
 }
 
@@ -232,8 +239,7 @@ func (n *node) boot() {
 func (n *node) bystander() bool { return n.name == n.w.scenario.Cluster.Bystander }
 
 func (n *node) bootRecord() engine.Boot {
-	cfg := n.w.config
-	cfg.Self = n.name
+	cfg := n.config
 	if n.bystander() {
 		cfg.Groups = nil
 	}
@@ -244,6 +250,7 @@ func (n *node) bootRecord() engine.Boot {
 	b := engine.Boot{Config: cfg, Generation: n.gen, Seed: n.w.scenario.Seed + uint64(n.index)<<32 + uint64(n.life), Digest: "d1", PID: 1000 + n.life}
 	copy(b.UUID[:], n.name+"................")
 	b.UUID[15] = n.uuid
+	n.record = b
 	return b
 }
 
@@ -302,7 +309,7 @@ func (n *node) end() {
 	n.starts = false
 	for _, r := range n.groups {
 		if a := r.act; a != nil && !a.over {
-			done := n.w.random.IntN(2) == 0
+			done := !n.w.steady && n.w.random.IntN(2) == 0
 			switch {
 			case a.kind == cluster.JobTake && !a.rollback:
 				r.whole = done
@@ -382,6 +389,9 @@ func (n *node) do(out engine.Output) {
 			n.say("%v: %s", out.Level, out.Classic)
 		}
 	case engine.History:
+		if n.w.watch != nil {
+			n.w.watch.history(n, out)
+		}
 		if n.w.tracing() && out.Kind != "link" {
 			n.say("%s: %s (%s)", out.Kind, out.Text, out.Reason)
 		}
@@ -399,6 +409,9 @@ func (n *node) do(out engine.Output) {
 
 func (n *node) exit(out engine.Exit) {
 	n.say("ends: %s", out.Reason)
+	if n.w.watch != nil {
+		n.w.watch.ordered(n, "ends")
+	}
 	for _, r := range n.groups {
 		if r.up {
 			n.w.fail("exit", "%s ends (%s) while %s runs there", n.name, out.Reason, r.key)
@@ -432,7 +445,7 @@ func (n *node) transmit(t engine.Transmit) {
 	w := n.w
 	data := t.Netstring
 	if t.Link != "" {
-		deaf := slices.ContainsFunc(w.active, func(f Fault) bool { return f.Kind == PingCut && f.Node == n.name && f.Link == t.Link })
+		deaf := slices.ContainsFunc(w.active, func(f Fault) bool { return f.Kind == PingCut && (f.Node == n.name || f.Node == "") && f.Link == t.Link })
 		if !deaf {
 			n.pongs = append(n.pongs, letter{n.local() + w.scenario.Cluster.Delay, t.Link, n.name, data})
 		}
@@ -534,7 +547,7 @@ func (n *node) resume() {
 		if n.life != life || n.engine == nil {
 			return
 		}
-		if len(mail) == 0 || len(pending) > 0 && n.w.random.IntN(2) == 0 {
+		if len(mail) == 0 || len(pending) > 0 && (n.w.steady || n.w.random.IntN(2) == 0) {
 			n.step(pending[0])
 			pending = pending[1:]
 			continue
@@ -574,18 +587,18 @@ func (n *node) run(j cluster.Job) {
 		n.scripts = append(n.scripts, scriptRun{ends: n.local() + scriptTime, id: j.ID})
 		n.w.results[resultKey{n.index, n.life, j.ID}] = n.w.answered(n, j.Keys)
 	case cluster.JobFence:
-		takes, err := n.w.scenario.Cluster.FenceTakes, ""
-		switch {
-		case takes == 0:
-			takes, err = scriptTime, "reset "+j.Node+": no device"
-		case n.w.suffers(n, FenceFails):
-			err = "reset " + j.Node + ": the device does not answer"
-		default:
-			n.w.reset(n, n.w.node(j.Node))
-			takes += takes / 100 // it is reset before that is known, whatever the clocks' drift
+		if n.w.watch != nil {
+			n.w.watch.ordered(n, "resets "+j.Node)
 		}
-		n.scripts = append(n.scripts, scriptRun{ends: n.local() + takes, id: j.ID, err: err})
+		if takes := n.w.scenario.Cluster.FenceTakes; takes > 0 {
+			n.w.resets = append(n.w.resets, reset{at: n.w.now + takes, by: n.index, target: n.w.node(j.Node).index, life: n.life, job: j.ID})
+		} else {
+			n.scripts = append(n.scripts, scriptRun{ends: n.local() + scriptTime, id: j.ID, err: "reset " + j.Node + ": no device"})
+		}
 	default:
+		if n.w.watch != nil && j.Kind != cluster.JobAsk {
+			n.w.watch.ordered(n, j.Kind.String())
+		}
 		if n.w.tracing() {
 			n.say("%v %v: %s", j.Kind, j.Keys, j.Reason)
 		}
@@ -665,6 +678,8 @@ func (n *node) turn(r *resource) {
 			a.ends, a.fails = now+took, failed
 			if !r.up {
 				a.ends, a.fails = now+scriptTime, false
+			} else {
+				n.moved(r, "begins to stop")
 			}
 		}
 	}
@@ -680,15 +695,20 @@ func (n *node) actionEnds(r *resource) {
 				a.err = "stop " + r.key + ": exit status 1"
 			}
 			r.stuck = true
+			n.moved(r, "stop failed")
 		} else if r.up {
 			n.w.down(n, r)
 		}
 	case a.kind == cluster.JobTake && a.err == "" && a.fails:
+		n.moved(r, "start failed")
 		took, failed := n.w.effort(n, r, cluster.JobGive)
 		a.rollback, a.err = true, "start "+r.key+": exit status 1"
 		a.ends, a.fails = n.local()+took, failed
 		return
 	case a.kind == cluster.JobTake && a.err == "":
+		if !r.whole {
+			n.moved(r, "runs")
+		}
 		r.whole, r.stuck = true, false
 	}
 	a.over = true
@@ -789,6 +809,13 @@ func (n *node) pong() {
 		n.packet(l)
 	case len(n.mail) < mailMax:
 		n.mail = append(n.mail, l)
+	}
+}
+
+// moved tells who watches what has become of a group.
+func (n *node) moved(r *resource, what string) {
+	if n.w.watch != nil {
+		n.w.watch.moved(n, r, what)
 	}
 }
 

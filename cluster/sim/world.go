@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"cmp"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -81,7 +80,8 @@ type world struct {
 	scenario Scenario
 	config   engine.Config
 	now      time.Duration
-	random   *rand.Rand
+	source   *rand.PCG
+	random   *rand.Rand // from source
 	net      *memory.Network
 	ring     *message.Keyring
 	nodes    []*node
@@ -89,6 +89,7 @@ type world struct {
 	active   []Fault
 	results  map[resultKey][]cluster.GroupResult
 	orders   uint64
+	resets   []reset
 	replays  []letterTo
 	replayed int
 	wakes    int
@@ -97,6 +98,24 @@ type world struct {
 	check  check
 	result *Result
 	trace  io.Writer
+	// steady worlds know no chance: everything takes as long as it usually
+	// does, and keepalives keep to their places in time.
+	steady bool
+	watch  watcher
+}
+
+// watcher is told what happens in a world.
+type watcher interface {
+	// history is what a node tells of itself.
+	history(n *node, h engine.History)
+	// moved: a group has begun to start or stop, runs, is stopped, or one of
+	// these has failed.
+	moved(n *node, r *resource, what string)
+	// ordered: a node has ordered a job, or ends.
+	ordered(n *node, what string)
+	// overlap: a group is up on two nodes, or not any more.
+	overlap(g *groupCheck, taker *node)
+	overlapped(g *groupCheck)
 }
 
 // entry is the begin or the end of a fault, or what the run itself does then.
@@ -136,9 +155,11 @@ func run(s Scenario, trace io.Writer) (res *Result) {
 
 func newWorld(s Scenario) *world {
 	c := s.Cluster
+	source := rand.NewPCG(s.Seed, 0x68656172746265)
 	w := &world{
 		scenario: s,
-		random:   rand.New(rand.NewPCG(s.Seed, 0x68656172746265)),
+		source:   source,
+		random:   rand.New(source),
 		net:      memory.New(s.Seed),
 		results:  map[resultKey][]cluster.GroupResult{},
 		result:   &Result{Windows: map[Class]Window{}, Injected: map[Kind]int{}},
@@ -158,15 +179,34 @@ func newWorld(s Scenario) *world {
 	}
 	for _, l := range c.Links {
 		w.config.Links = append(w.config.Links, engine.Link{Name: l})
-		w.net.Attach(l, false, c.Nodes...)
 	}
+	w.assemble(func(string) engine.Config { return w.config })
+	for _, n := range w.nodes {
+		n.plan(time.Duration(w.random.Int64N(int64(2 * c.Keepalive))))
+	}
+	for i, f := range s.Faults {
+		w.agenda = append(w.agenda, entry{at: f.At, fault: i}, entry{at: f.End(), fault: i, end: true})
+	}
+	w.agenda = append(w.agenda, entry{at: s.Span, do: w.heal}, entry{at: s.Span + s.SettleBound(), do: w.mustHaveSettled}, entry{at: s.Span + s.SettleBound() + s.Quiet, do: w.mustStillBe})
+	slices.SortStableFunc(w.agenda, func(a, b entry) int { return int(a.at - b.at) })
+	return w
+}
+
+// assemble builds the machines, each of which reads its configuration, and the
+// paths between them.
+func (w *world) assemble(config func(node string) engine.Config) {
+	c := w.scenario.Cluster
 	ring, err := message.NewKeyring(1, []message.Key{{Index: 1, Method: c.Method, Secret: w.config.Keys.Keys[0].Secret}})
 	if err != nil {
 		panic(err)
 	}
 	w.ring = ring
+	for _, l := range c.Links {
+		w.net.Attach(l, false, c.Nodes...)
+	}
 	for i, name := range c.Nodes {
-		n := &node{w: w, name: name, index: i, powered: true, wall: wallStart, heard: make([]hearing, len(c.Nodes))}
+		n := &node{w: w, name: name, index: i, powered: true, wall: wallStart, heard: make([]hearing, len(c.Nodes)), config: config(name)}
+		n.config.Self = name
 		if i < len(c.Drift) {
 			n.clock.ppm = c.Drift[i]
 		}
@@ -174,16 +214,9 @@ func newWorld(s Scenario) *world {
 			n.groups = append(n.groups, &resource{key: g.Key, local: g.Node == name})
 		}
 		w.nodes = append(w.nodes, n)
-		n.plan(time.Duration(w.random.Int64N(int64(2 * c.Keepalive))))
 	}
 	w.check.init(w)
-	for i, f := range s.Faults {
-		w.agenda = append(w.agenda, entry{at: f.At, fault: i}, entry{at: f.End(), fault: i, end: true})
-	}
-	w.agenda = append(w.agenda, entry{at: s.Span, do: w.heal}, entry{at: s.Span + s.SettleBound(), do: w.mustHaveSettled}, entry{at: s.Span + s.SettleBound() + s.Quiet, do: w.mustStillBe})
-	slices.SortStableFunc(w.agenda, func(a, b entry) int { return int(a.at - b.at) })
 	w.weather()
-	return w
 }
 
 func (w *world) node(name string) *node {
@@ -208,6 +241,9 @@ func (w *world) loop() {
 		}
 		if at < 0 {
 			return
+		}
+		if t, f, ok := w.nextReset(); ok && t <= at {
+			at, do = t, f
 		}
 		// What arrives comes before what a clock causes at the same time.
 		for _, n := range w.nodes {
@@ -253,13 +289,14 @@ func (w *world) turnPage() {
 		if f.For == 0 {
 			return
 		}
-		if w.tracing() {
-			w.say("-----", "over: "+f.String())
-		}
-		w.active = slices.DeleteFunc(w.active, func(g Fault) bool { return g == f })
-		w.faultEnds(f)
+		w.end(f)
 		return
 	}
+	w.begin(f)
+}
+
+// begin lets a fault begin.
+func (w *world) begin(f Fault) {
 	w.result.Injected[f.Kind]++
 	if w.tracing() {
 		w.say("-----", "fault: "+f.String())
@@ -270,10 +307,21 @@ func (w *world) turnPage() {
 	w.faultBegins(f)
 }
 
+// end ends a fault that lasts.
+func (w *world) end(f Fault) {
+	if w.tracing() {
+		w.say("-----", "over: "+f.String())
+	}
+	w.active = slices.DeleteFunc(w.active, func(g Fault) bool { return g == f })
+	w.faultEnds(f)
+}
+
 func (w *world) faultBegins(f Fault) {
 	switch f.Kind {
 	case Cut, Partition, Noise:
 		w.weather()
+		return
+	case PingCut, FenceFails:
 		return
 	}
 	n := w.node(f.Node)
@@ -314,12 +362,14 @@ func (w *world) faultEnds(f Fault) {
 	case Cut, Partition, Noise:
 		w.weather()
 		return
+	case PingCut, FenceFails:
+		return
 	}
 	n := w.node(f.Node)
 	switch f.Kind {
 	case Stall:
 		if n.stalled && !w.suffers(n, Stall) {
-			n.stallEnd, n.woke = w.now, n.local()
+			n.stallEnd, n.woke, n.stallClass = w.now, n.local(), ClassStall
 			if !n.clock.frozen { // else it goes on with its machine
 				n.resume()
 			}
@@ -331,7 +381,7 @@ func (w *world) faultEnds(f Fault) {
 		}
 		if n.clock.frozen && !w.suffers(n, Freeze, Suspend) {
 			n.clock.thaw(w.now)
-			n.stallEnd, n.woke = w.now, n.local()
+			n.stallEnd, n.woke, n.stallClass = w.now, n.local(), ClassFreeze
 			if n.stalled && !w.suffers(n, Stall) {
 				n.resume()
 			}
@@ -384,25 +434,60 @@ func (w *world) powerOff(n *node, d Disk) {
 // rebootTime is how long a machine that was reset needs to start its daemon.
 const rebootTime = 20 * time.Second
 
-// reset is a device at work: what was ordered happens, also when the one who
-// ordered it is gone by then.
+// reset is a device at work, or the machine that it has reset, which starts
+// again. What was ordered happens, also when the one who ordered it is gone by
+// then.
+type reset struct {
+	at         time.Duration
+	by, target int
+	life       int    // of the process that waits for the outcome
+	job        uint64 // for which
+	starts     bool
+}
+
+// resetStep does what resets have come to.
+func (w *world) resetStep(i int) {
+	r := w.resets[i]
+	w.resets = slices.Delete(w.resets, i, i+1)
+	by, target := w.nodes[r.by], w.nodes[r.target]
+	if r.starts {
+		w.bringUp(target)
+		return
+	}
+	failed := ""
+	if w.suffers(by, FenceFails) {
+		failed = "reset " + target.name + ": the device does not answer"
+	} else {
+		w.reset(by, target)
+	}
+	if by.engine != nil && by.life == r.life {
+		// It is reset before that is known.
+		by.scripts = append(by.scripts, scriptRun{ends: by.local() + w.scenario.Cluster.FenceTakes/100, id: r.job, err: failed})
+	}
+}
+
+// reset is what a device does to a machine: whatever kept its process from
+// running is over when it starts again.
 func (w *world) reset(by, target *node) {
-	w.later(w.scenario.Cluster.FenceTakes, func() {
-		if w.tracing() {
-			w.say("-----", target.name+" is reset by "+by.name)
-		}
-		w.result.Resets++
-		w.check.causes++
-		w.powerOff(target, DiskKept)
-		target.stalled = false
-		if target.clock.frozen {
-			target.clock.thaw(w.now)
-		}
-		if w.onlyCut() && !slices.ContainsFunc(w.nodes, func(n *node) bool { return n.powered }) {
-			w.fail("both reset", "%s was reset by %s, and no other node is up", target.name, by.name)
-		}
-		w.later(rebootTime, func() { w.bringUp(target) })
-	})
+	if w.tracing() {
+		w.say("-----", target.name+" is reset by "+by.name)
+	}
+	w.result.Resets++
+	w.check.causes++
+	if target.clock.frozen {
+		target.clock.thaw(w.now)
+	}
+	target.stalled = false
+	if w.steady {
+		w.active = slices.DeleteFunc(w.active, func(f Fault) bool {
+			return f.Node == target.name && (f.Kind == Stall || f.Kind == Freeze || f.Kind == Kill)
+		})
+	}
+	w.powerOff(target, DiskKept)
+	if w.onlyCut() && !slices.ContainsFunc(w.nodes, func(n *node) bool { return n.powered }) {
+		w.fail("both reset", "%s was reset by %s, and no other node is up", target.name, by.name)
+	}
+	w.resets = append(w.resets, reset{at: w.now + rebootTime, by: by.index, target: target.index, starts: true})
 }
 
 // onlyCut: nothing but the links and operators keeps the nodes from their work.
@@ -412,11 +497,14 @@ func (w *world) onlyCut() bool {
 	})
 }
 
-// later puts something on the agenda.
-func (w *world) later(after time.Duration, do func()) {
-	e := entry{at: w.now + after, do: do}
-	i, _ := slices.BinarySearchFunc(w.agenda, e.at, func(x entry, at time.Duration) int { return cmp.Compare(x.at, at) })
-	w.agenda = slices.Insert(w.agenda, i, e)
+// nextReset is the reset step that comes next.
+func (w *world) nextReset() (at time.Duration, do func(), ok bool) {
+	for i, r := range w.resets {
+		if !ok || r.at < at {
+			at, do, ok = r.at, func() { w.resetStep(i) }, true
+		}
+	}
+	return at, do, ok
 }
 
 // weather sets every path to what the active faults make of it.
@@ -467,7 +555,9 @@ func (w *world) effort(n *node, r *resource, kind cluster.JobKind) (took time.Du
 	if kind == cluster.JobGive {
 		took = w.scenario.Cluster.Stop
 	}
-	took += time.Duration(w.random.Int64N(int64(took)/4 + 1))
+	if !w.steady {
+		took += time.Duration(w.random.Int64N(int64(took)/4 + 1))
+	}
 	for _, f := range w.active {
 		if f.Node != n.name || f.Group != r.key {
 			continue
@@ -516,6 +606,9 @@ const replaysMax = 64
 
 // keepForReplay remembers some of the packets that a node has handled.
 func (w *world) keepForReplay(n *node, l letter) {
+	if w.steady {
+		return
+	}
 	w.replayed++
 	if w.replayed%61 != 0 || n.engine == nil {
 		return

@@ -87,7 +87,7 @@ func hbctl(ctx context.Context, v *invocation) int {
 	root.PersistentFlags().StringVar(&s.socket, "socket", "", "the daemon's control socket")
 	root.AddCommand(s.statusCommand(), s.whyCommand(),
 		s.standbyCommand(), s.takeoverCommand(), s.stopCommand(), s.reloadCommand(), s.reexecCommand(), s.fenceAckCommand(),
-		s.checkCommand(), s.showCommand(), s.versionCommand())
+		s.checkCommand(), s.showCommand(), s.planCommand(), s.versionCommand())
 	root.SetIn(v.stdin)
 	root.SetOut(v.stdout)
 	root.SetErr(v.stderr)

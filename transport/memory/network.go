@@ -71,7 +71,8 @@ type path struct {
 	faults         Faults
 	cut            bool
 	last           time.Duration // when the newest packet that kept its place arrives
-	random         *rand.Rand
+	source         *rand.PCG
+	random         *rand.Rand // from source
 }
 
 // New makes a network without links.
@@ -84,7 +85,8 @@ func (n *Network) Attach(link string, loopback bool, nodes ...string) {
 	for _, from := range nodes {
 		for _, to := range nodes {
 			if from != to || loopback {
-				n.paths = append(n.paths, &path{link: link, from: from, to: to, random: n.source(link, from, to)})
+				source := n.source(link, from, to)
+				n.paths = append(n.paths, &path{link: link, from: from, to: to, source: source, random: rand.New(source)})
 			}
 		}
 	}
@@ -92,12 +94,37 @@ func (n *Network) Attach(link string, loopback bool, nodes ...string) {
 
 // source gives each path random numbers of its own, so that traffic or faults
 // on one leave the others as they were: a failing run can be made smaller.
-func (n *Network) source(names ...string) *rand.Rand {
+func (n *Network) source(names ...string) *rand.PCG {
 	h := fnv.New64a()
 	for _, name := range names {
 		fmt.Fprintf(h, "%d:%s,", len(name), name)
 	}
-	return rand.New(rand.NewPCG(n.seed, h.Sum64()))
+	return rand.NewPCG(n.seed, h.Sum64())
+}
+
+// Clone returns a network in the same state, packets under way included: what
+// happens to one from now on leaves the other alone.
+func (n *Network) Clone() *Network {
+	c := &Network{seed: n.seed, order: n.order, counts: n.counts}
+	of := make(map[*path]*path, len(n.paths))
+	for _, p := range n.paths {
+		q, source := *p, *p.source
+		q.source, q.random = &source, rand.New(&source)
+		of[p] = &q
+		c.paths = append(c.paths, &q)
+	}
+	c.queue = slices.Clone(n.queue[n.head:])
+	for i := range c.queue {
+		c.queue[i].path = of[c.queue[i].path]
+	}
+	return c
+}
+
+// Pending calls f for every packet under way, the next first.
+func (n *Network) Pending(f func(Delivery)) {
+	for _, d := range n.queue[n.head:] {
+		f(d)
+	}
 }
 
 // matching are the paths of those names, where "" stands for all of them and a

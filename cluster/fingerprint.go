@@ -1,0 +1,146 @@
+package cluster
+
+import (
+	"encoding/json"
+	"slices"
+	"time"
+)
+
+// Fingerprint describes the state as of the time now so that two machines of
+// one configuration with equal fingerprints decide alike from then on:
+// instants are relative to now, what is only told (reasons, numbers of jobs) is
+// left out, and so are times too long ago to matter. A field of the state that
+// is not treated here counts as it is: that makes two states differ, never
+// agree.
+func (m *Machine) Fingerprint(now Instant) (json.RawMessage, error) {
+	f := fingerprint{now, 2*m.cfg.Deadtime + restartExtra}
+	st := m.st
+	st.LastStep, st.Lateness = 0, 0
+	st.LastChange, st.LastChangeAt = Record{}, 0
+	st.BeatAt = f.instant(st.BeatAt, f.long)
+	for _, t := range []*timer{&st.Beat, &st.Ask, &st.Settle, &st.FailbackTry, &st.StandbyEnd, &st.ShutdownStep, &st.RestartAt, &st.Fencing.Try, &st.Retry, &st.Pending.Timeout, &st.IPFail.GiveUp, &st.Overlap} {
+		f.timer(t)
+	}
+	st.IPFail.Reason = ""
+	if st.Fencing.Reason, st.Fencing.Begun = "", 0; st.Fencing.Err != "" {
+		st.Fencing.Err = "failed"
+	}
+	if st.Doubt.On {
+		st.Doubt.From, st.Doubt.Woke = f.instant(st.Doubt.From, f.long), f.instant(st.Doubt.Woke, f.long)
+	} else {
+		st.Doubt = doubt{}
+	}
+	known := 2 * youngTime // how long our start matters
+	for i := range st.Nodes {
+		if n := &st.Nodes[i]; !n.Heard && n.State != "dead" && n.Name != m.cfg.Self {
+			known += m.patience(n)
+		}
+	}
+	st.StartAt = f.instant(st.StartAt, known)
+	stalled := false
+	for i := range st.Nodes {
+		n := &st.Nodes[i]
+		stalled = stalled || n.Name != m.cfg.Self && n.State != "dead" && m.stalledSince(n.HeardAt) > 0
+	}
+	if stalled {
+		st.StallFrom, st.StallTo = f.instant(st.StallFrom, f.long), f.instant(st.StallTo, f.long)
+	} else {
+		st.StallFrom, st.StallTo = 0, 0
+	}
+	st.Nodes = slices.Clone(st.Nodes)
+	for i := range st.Nodes {
+		f.node(m, &st.Nodes[i])
+	}
+	st.Groups = slices.Clone(st.Groups)
+	for i := range st.Groups {
+		g := &st.Groups[i]
+		if m.busy(m.cfg.Groups[i].Key) {
+			g.Job = st.NextJob - g.Job
+		} else {
+			g.Job = 0
+		}
+		g.Since, g.Reason = 0, ""
+		if g.RetryAt != 0 {
+			g.RetryAt -= now
+		}
+		if g.State == "" {
+			g.State = "stopped"
+		}
+		if g.Err != "" {
+			g.Err = "failed"
+		}
+	}
+	st.Jobs = append([]job(nil), st.Jobs...)
+	for i := range st.Jobs {
+		st.Jobs[i].ID = st.NextJob - st.Jobs[i].ID
+	}
+	if st.Standby == StandbyNot {
+		st.StandbyFrom = "" // whose the last one was
+	}
+	st.Queue = append([]queued(nil), st.Queue...)
+	for i := range st.Queue {
+		st.Queue[i].Reason = ""
+	}
+	st.NextJob = 0
+	st.Pending.ID = 0
+	st.ShutdownID = make([]uint64, len(st.ShutdownID))
+	return json.Marshal(st)
+}
+
+type fingerprint struct {
+	now  Instant
+	long time.Duration // a stall longer than this is as good as one that long
+}
+
+// far is how far ahead instants are told apart: no pause but the limit of a
+// standby is longer.
+const far = Instant(retryMax)
+
+// instant is t relative to now; all that is longer ago than most counts alike.
+func (f fingerprint) instant(t Instant, most time.Duration) Instant {
+	return min(max(t-f.now, -Instant(most)), far)
+}
+
+func (f fingerprint) timer(t *timer) {
+	if !t.On {
+		*t = timer{}
+		return
+	}
+	*t = timer{On: true, At: f.instant(t.At, f.long)}
+}
+
+// since is timer for one that tells since when something is so.
+func (f fingerprint) since(t *timer, most time.Duration) {
+	if !t.On {
+		*t = timer{}
+		return
+	}
+	*t = timer{On: true, At: f.instant(t.At, most)}
+}
+
+func (f fingerprint) node(m *Machine, n *node) {
+	patience := m.patience(n)
+	n.Generation, n.StatusSeq, n.ClaimSeq, n.AskSeq, n.Lateness = 0, 0, 0, 0, 0
+	n.HeardAt = f.instant(n.HeardAt, patience+n.Credit)
+	if n.Name == m.cfg.Self {
+		n.HeardAt, n.Credit = 0, 0
+	}
+	n.Probe.Job, n.Probe.Reason = 0, ""
+	if n.Probe.Asked != 0 {
+		n.Probe.Asked = f.instant(n.Probe.Asked, patience)
+	}
+	f.timer(&n.Probe.Again)
+	for _, t := range []*timer{&n.Deaf, &n.Outdated, &n.Refuses} {
+		f.since(t, 4*m.cfg.Keepalive)
+	}
+	n.Links = slices.Clone(n.Links)
+	for i := range n.Links {
+		l := &n.Links[i]
+		if l.Up {
+			l.HeardAt = f.instant(l.HeardAt, patience+n.Credit)
+		} else {
+			l.HeardAt = 0
+		}
+		f.since(&l.Unlike, 2*m.cfg.Warntime)
+	}
+}

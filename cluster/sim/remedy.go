@@ -1,0 +1,51 @@
+package sim
+
+import "fmt"
+
+// remedies say what would close a finding that follows from the configuration.
+func (p Pair) remedies(class string) (list []string) {
+	links, fenced := len(p.scenario().Cluster.Links), true
+	for _, n := range p.Nodes {
+		fenced = fenced && n.Stonith
+	}
+	medium := fmt.Sprintf("one more medium on a path of its own (bcast, ucast, mcast or serial in ha.cf): then it takes %d cuts", links+1)
+	const (
+		fencing  = "fencing (stonith or stonith_host in ha.cf): then nothing is taken from a node that was not reset"
+		watchdog = "a watchdog (watchdog in ha.cf): it resets a machine whose daemon does not run"
+	)
+	add := func(text string) { list = append(list, text) }
+	fence := func() {
+		if !fenced {
+			add(fencing)
+		}
+	}
+	switch class {
+	case string(ClassPartition), string(ClassOneWay), string(ClassStart):
+		add(medium)
+		fence()
+	case string(ClassStall):
+		add(watchdog)
+		fence()
+	case string(ClassFreeze):
+		fence()
+		add("a watchdog in hardware, which runs on while the machine is paused")
+	case string(ClassKill):
+		add("the supervisor of the systemd unit or init script, which starts a killed daemon again within the deadtime")
+		add(watchdog)
+		fence()
+	case string(ClassLegacy), reasonLegacy:
+		add("auto_failback on or off in ha.cf instead of legacy")
+	case reasonScript, reasonRetrying:
+		add("a script that works: it is tried again, at last every 10 minutes; hbctl status shows the error")
+	case reasonReset:
+		add("a fencing device that answers without the power of the node it resets")
+	case reasonBoth:
+		add("a delay that keeps the two resets apart (fencing.delay in heartbeat.toml)")
+		add(medium)
+	case reasonResets:
+		add(medium)
+	case reasonNoNode:
+		add("nothing: a machine must run to own anything")
+	}
+	return list
+}
