@@ -165,15 +165,20 @@ type state struct {
 	Theirs    Set
 	Took      Set // of Mine: taken because the other node was held for dead
 	TheirTook Set // of Theirs, as they say: taken because they held us for dead
+	// SaidPings and TheirPings are what the two last said of their ping nodes
+	// (Resource.Pings).
+	SaidPings, TheirPings int
 	// TheirReleasing is what they are stopping for us.
 	TheirReleasing Set
 	Overlap        timer
-	OtherStable    bool
-	Takeover       bool
-	Settle         timer
-	FailbackDue    bool
-	FailbackTry    timer
-	Acquired       bool // "Initial resource acquisition complete" was said
+	// Kept is what we keep of an overlap and they have not stopped yet.
+	Kept        Set
+	OtherStable bool
+	Takeover    bool
+	Settle      timer
+	FailbackDue bool
+	FailbackTry timer
+	Acquired    bool // "Initial resource acquisition complete" was said
 
 	Standby     StandbyPhase
 	StandbyEnd  timer
@@ -393,6 +398,7 @@ func (m *Machine) Step(now Instant, ev Event) []Action {
 		m.stepSilent(ev)
 		return m.out
 	}
+	wasUp := m.st.CommUp
 	switch ev := ev.(type) {
 	case Wake:
 		m.st.Doubt.On = false
@@ -423,7 +429,7 @@ func (m *Machine) Step(now Instant, ev Event) []Action {
 		m.trouble(ev)
 	}
 	m.checkComm()
-	if _, ok := ev.(Wake); ok && m.st.CommUp {
+	if _, ok := ev.(Wake); ok && m.st.CommUp && !wasUp {
 		m.expireNodes() // the patience is another since communication is up
 	}
 	m.advance()

@@ -81,6 +81,9 @@ type Resource struct {
 	// Releasing is what the sender does not hold any more, but has not stopped
 	// yet. New nodes only.
 	Releasing Set
+	// Pings is how many ping nodes answer the sender, plus one; 0 when it has
+	// none or does not say. New nodes only.
+	Pings int
 }
 
 // AskResources is the standby protocol; Set is meant from the node that goes

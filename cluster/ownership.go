@@ -62,6 +62,10 @@ func (m *Machine) sayHold(stable bool, info string, new bool) {
 	if new {
 		msg.Took = m.st.Took & m.st.Mine
 		msg.Releasing = m.unreleased() &^ m.st.Mine
+		if len(m.cfg.PingNodes) > 0 {
+			msg.Pings = m.pings() + 1
+		}
+		m.st.SaidPings = msg.Pings
 	}
 	m.send(msg)
 }
@@ -162,6 +166,9 @@ func (m *Machine) otherResource(from string, msg Resource) {
 	}
 	m.st.TheirTook |= msg.Took
 	m.st.TheirReleasing = msg.Releasing
+	if msg.Full {
+		m.st.TheirPings = msg.Pings
+	}
 	if msg.Stable == Yes && m.st.Phase == PhaseStable && m.st.Mine&m.st.Theirs.Mirror() == None {
 		m.st.Took = None // the nodes agree; who took what then is history
 	}
@@ -211,6 +218,7 @@ func (m *Machine) otherResource(from string, msg Resource) {
 		m.resolve(from, false)
 	}
 	m.watchOverlap()
+	m.announceKept(from)
 	if msg.Stable == Yes {
 		m.reclaim()
 	}
@@ -253,26 +261,20 @@ func (m *Machine) overlap() Set {
 	return m.st.Mine & m.st.Theirs.Mirror() &^ m.stuck()
 }
 
-// resolve ends an overlap of claims between two new nodes: who took a set
-// because it held the other for dead lets go; if that does not decide, the
-// preferred node keeps it. Both sides apply the same rule to the same facts.
+// resolve ends an overlap of claims between two new nodes. Where both say how
+// many ping nodes answer them, who has fewer lets go: the clients are there, too.
+// Else who took a set because it held the other for dead lets go; if that does not
+// decide either, the preferred node keeps it. Both sides apply the same rule to
+// the same facts: what each has said last. auto_failback moves later what is not
+// at home then.
 func (m *Machine) resolve(from string, again bool) {
 	both := m.overlap()
 	if both == None {
 		return
 	}
-	var lose Set
-	for _, s := range [...]Set{Local, Foreign} {
-		if !both.Has(s) {
-			continue
-		}
-		weTook, theyTook := m.st.Took.Has(s), m.st.TheirTook.Mirror().Has(s)
-		if weTook && !theyTook || weTook == theyTook && s == Foreign {
-			lose |= s
-		}
-	}
+	lose, why := m.losing(both, from)
 	if lose != None {
-		m.yield(lose, from+" owned it before the nodes lost each other")
+		m.yield(lose, why)
 	}
 	keep := both &^ lose
 	if idle := m.idle(keep); idle != None {
@@ -286,6 +288,7 @@ func (m *Machine) resolve(from string, again bool) {
 	if keep == None {
 		return
 	}
+	m.st.Kept |= keep
 	switch {
 	case again:
 		m.sayResource(true, "")
@@ -293,12 +296,48 @@ func (m *Machine) resolve(from string, again bool) {
 	case m.st.Overlap.On:
 		return // it was answered, and is again at the next look
 	}
-	m.record("owner", fmt.Sprintf("keeps %s resources that %s claims too", keep, from), "it was the owner before the nodes lost each other, or is the preferred one")
+	m.record("owner", fmt.Sprintf("keeps %s resources that %s claims too", keep, from), why)
 	m.sayResource(true, "")
 	if slices.ContainsFunc(m.keys(keep), m.busy) || m.deaf() {
 		return
 	}
 	m.run(job{Why: whyConfirm, Kind: JobTake, Set: keep, Keys: m.keys(keep)}, "announced again: "+from+" claimed it too")
+}
+
+// announceKept announces what we have kept of an overlap once more when the other
+// node has stopped it: until then its addresses answered, too.
+func (m *Machine) announceKept(from string) {
+	free := m.st.Kept &^ (m.st.Theirs | m.st.TheirReleasing).Mirror()
+	m.st.Kept &^= free
+	if free &= m.st.Mine; free != None && !slices.ContainsFunc(m.keys(free), m.busy) {
+		m.run(job{Why: whyConfirm, Kind: JobTake, Set: free, Keys: m.keys(free)}, "announced again: "+from+" has stopped it")
+	}
+}
+
+// losing is which of the sets that both claim this node lets go of, and why, or
+// why it keeps them.
+func (m *Machine) losing(both Set, from string) (lose Set, why string) {
+	ours, theirs := m.st.SaidPings-1, m.st.TheirPings-1
+	switch {
+	case min(ours, theirs) < 0 || ours == theirs:
+	case ours < theirs:
+		return both, fmt.Sprintf("%s reaches %d ping nodes, this node %d", from, theirs, ours)
+	default:
+		return None, fmt.Sprintf("this node reaches %d ping nodes, %s %d", ours, from, theirs)
+	}
+	for _, s := range [...]Set{Local, Foreign} {
+		if !both.Has(s) {
+			continue
+		}
+		weTook, theyTook := m.st.Took.Has(s), m.st.TheirTook.Mirror().Has(s)
+		if weTook && !theyTook || weTook == theyTook && s == Foreign {
+			lose |= s
+		}
+	}
+	if lose != None {
+		return lose, from + " owned it before the nodes lost each other"
+	}
+	return None, "it was the owner before the nodes lost each other, or is the preferred one"
 }
 
 // watchOverlap has overlaps look at the claims later, as long as both nodes claim
@@ -344,6 +383,7 @@ func (m *Machine) yield(set Set, reason string) {
 	m.record("owner", fmt.Sprintf("releases %s resources", set), reason)
 	m.st.Mine &^= set
 	m.st.Took &^= set
+	m.st.Kept &^= set
 	m.run(job{Why: whyYield, Kind: JobGive, Set: set, Keys: m.keys(set)}, reason)
 }
 

@@ -101,6 +101,7 @@ func (m *Machine) standbyBegin(from string, self bool, msg AskResources) {
 func (m *Machine) giveUp(set Set) {
 	m.st.Mine &^= set
 	m.st.Took &^= set
+	m.st.Kept &^= set
 	m.sayResource(false, "standby")
 	title := fmt.Sprintf("give up %s HA resources (standby).", set)
 	m.info(title, "releasing for standby", "set", set.String())

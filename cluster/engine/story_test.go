@@ -68,7 +68,10 @@ type actor struct {
 	deaf    map[string]bool // ping nodes that do not answer it
 	files   string          // fingerprint of its files
 	pongs   []pong
-	said    string // the last log line
+	// slept is when its machine was suspended, plus one; suspended for how long
+	// it was in all.
+	slept, suspended time.Duration
+	said             string // the last log line
 }
 
 // pong is the answer of a ping node on its way.
@@ -119,6 +122,18 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.node(arg(0)).asleep = true
 	case "thaw":
 		s.thaw(s.node(arg(0)))
+	case "suspend": // the machine, with its monotonic clock
+		s.node(arg(0)).slept = s.now + 1
+		s.node(arg(0)).asleep = true
+	case "resume":
+		n := s.node(arg(0))
+		for slept := s.now + 1 - n.slept; n.slept > 0; n.slept = 0 {
+			n.born, n.suspended = n.born+slept, n.suspended+slept
+			for i := range n.jobs {
+				n.jobs[i].at += slept
+			}
+		}
+		n.asleep, n.mail = false, nil
 	case "generation": // what a backup of the state directory brings back
 		gen, err := strconv.ParseUint(arg(1), 10, 64)
 		if err != nil {
@@ -447,7 +462,7 @@ func (s *story) step(n *actor, in Input) {
 		s.say(n, "is not running")
 		return
 	}
-	for _, out := range n.engine.Step(s.instant(n), Readings{Unix: int64(s.now / time.Second), Load: "0 0 0 1/1 1"}, in) {
+	for _, out := range n.engine.Step(s.instant(n), Readings{Unix: int64(s.now / time.Second), Asleep: n.suspended, Load: "0 0 0 1/1 1"}, in) {
 		switch out := out.(type) {
 		case Transmit:
 			s.transmit(n, out)

@@ -50,6 +50,9 @@ func Encode(msg cluster.Message, flow bool) *message.Message {
 		if msg.Releasing != cluster.None {
 			m.Add("xreleasing", msg.Releasing.String())
 		}
+		if msg.Pings > 0 {
+			m.Add("xpings", strconv.Itoa(msg.Pings-1))
+		}
 		return m
 	case cluster.AskResources:
 		return message.New("ask_resources").Add("rsc_hold", msg.Set.String()).Add("info", msg.Info)
@@ -241,6 +244,9 @@ func decodeResource(m *message.Message) (cluster.Message, bool) {
 	}
 	r.Took, _ = cluster.ParseSet(m.Get("xtook"))
 	r.Releasing, _ = cluster.ParseSet(m.Get("xreleasing"))
+	if n, err := strconv.ParseUint(m.Get("xpings"), 10, 16); err == nil {
+		r.Pings = int(n) + 1
+	}
 	return r, true
 }
 
