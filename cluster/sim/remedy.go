@@ -1,6 +1,10 @@
 package sim
 
-import "fmt"
+import (
+	"fmt"
+
+	"heartbeat/cluster"
+)
 
 // remedies say what would close a finding that follows from the configuration.
 func (p Pair) remedies(class string) (list []string) {
@@ -14,6 +18,11 @@ func (p Pair) remedies(class string) (list []string) {
 		watchdog = "a watchdog (watchdog in ha.cf): it resets a machine whose daemon does not run"
 	)
 	add := func(text string) { list = append(list, text) }
+	guard := func() {
+		if p.Nodes[0].Conflict != cluster.ConflictRefuse {
+			add("guard.address_conflict = \"refuse\" in heartbeat.toml: addresses that are answered for on the service network are not taken")
+		}
+	}
 	fence := func() {
 		if !fenced {
 			add(fencing)
@@ -23,9 +32,11 @@ func (p Pair) remedies(class string) (list []string) {
 	case string(ClassPartition), string(ClassOneWay), string(ClassStart):
 		add(medium)
 		fence()
+		guard()
 	case string(ClassStall):
 		add(watchdog)
 		fence()
+		guard()
 	case string(ClassFreeze):
 		fence()
 		add("a watchdog in hardware, which runs on while the machine is paused")
@@ -33,6 +44,7 @@ func (p Pair) remedies(class string) (list []string) {
 		add("the supervisor of the systemd unit or init script, which starts a killed daemon again within the deadtime")
 		add(watchdog)
 		fence()
+		guard()
 	case string(ClassLegacy), reasonLegacy:
 		add("auto_failback on or off in ha.cf instead of legacy")
 	case reasonScript, reasonRetrying:

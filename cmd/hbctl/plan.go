@@ -41,8 +41,8 @@ moves, with and without their repairs. Told are the states in which a group has
 two owners or none, with the shortest way to each.
 
 How long a group takes to start and stop is not in the files: --start, --stop.
-Not simulated are the guards beside the engine: watchdog devices and addresses
-with a lifetime.
+The service network is taken to work all the time. Not simulated are the guards
+beside the engine: watchdog devices and addresses with a lifetime.
 
 Ends with 1 when the files have errors, and with --explore when a state was found
 that does not follow from the configuration; with 0 otherwise.`,
@@ -153,6 +153,7 @@ func (s *session) printSetting(p sim.Pair, cfg *config.Config) {
 	row("times", fmt.Sprintf("keepalive %v, warntime %v, deadtime %v, initdead %v", c.Keepalive, c.Warntime, c.Deadtime, c.Initdead))
 	row("auto_failback", c.Failback.String())
 	row("fencing", fencing(p.Nodes))
+	row("guard", "address_conflict "+c.Conflict.String())
 	row("assumed", fmt.Sprintf("a group takes %v to start (--start) and %v to stop (--stop)", p.Start, p.Stop))
 }
 
