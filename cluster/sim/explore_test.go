@@ -313,7 +313,7 @@ func TestPlan(t *testing.T) {
 		t.Errorf("alpha dies: %+v, outage %v, dead %v", f, seconds(f.Outage), seconds(dies.Dead))
 	}
 	cut := scene("all 2 links die").Groups[0]
-	if cut.Class != ClassPartition || !cut.Lasts || len(cut.After) != 2 || len(cut.Remedies) != 2 {
+	if cut.Class != ClassPartition || !cut.Lasts || len(cut.After) != 2 || len(cut.Remedies) != 3 {
 		t.Errorf("all links die: %+v", cut)
 	}
 	if f := scene("link eth0 dies").Groups[0]; f.Outage != nil || f.Class != "" || !slices.Equal(f.After, []string{"alpha"}) {
