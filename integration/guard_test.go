@@ -191,3 +191,126 @@ func TestGuardMissing(t *testing.T) {
 		t.Errorf("hbctl status: %s%s", o.Stdout, o.Stderr)
 	}
 }
+
+// TestOnlyTheHeartbeatLinkIsCut: the service network works while the two nodes hear
+// nothing of each other. By default the other node's address is taken all the same,
+// and it is said; with refuse it has one owner throughout.
+func TestOnlyTheHeartbeatLinkIsCut(t *testing.T) {
+	t.Parallel()
+	for _, choice := range []string{"warn", "refuse"} {
+		t.Run(choice, func(t *testing.T) {
+			t.Parallel()
+			onlyTheHeartbeatLink(t, choice)
+		})
+	}
+}
+
+func onlyTheHeartbeatLink(t *testing.T, choice string) {
+	cfg := calm()
+	cfg.Haresources = fmt.Sprintf("n1 IPaddr2::%v/16/eth0 IPv6addr::%v/64/eth0\n", cfg.Addrs[0], address6)
+	vip := cfg.Addrs[0]
+	c := newCluster(t, both(), cfg)
+	c.must(c.EnableIPv6())
+	if choice != "warn" { // the default
+		for _, n := range c.Nodes() {
+			c.must(n.Write("/etc/ha.d/heartbeat.toml", fmt.Sprintf("[guard]\naddress_conflict = %q\n", choice), 0o600))
+		}
+	}
+	c.startBoth(cfg)
+	mac := "" // of n1 on the service network
+	if o := c.run(c.N1, "cat", "/sys/class/net/eth0/address"); o.Code == 0 {
+		mac = strings.TrimSpace(o.Stdout)
+	}
+	p, err := c.Probe(t.Context(), lab.ProbeOptions{Addrs: cfg.Addrs, Interval: 5 * time.Millisecond, Nodes: true})
+	c.must(err)
+	cut := time.Now()
+	c.must(c.Cut(lab.HeartbeatLink))
+	answered := fmt.Sprintf("Node n1 is silent on all media, but %v is answered for by %s on eth0", vip, mac)
+	c.says(c.N2, answered)
+	c.says(c.N1, "node n2: is dead")
+	status := func(want string) {
+		t.Helper()
+		c.must(lab.Wait(t.Context(), limit, "the status of n2 says "+want, func() (bool, string) {
+			o := c.run(c.N2, ours.Hbctl(), "status")
+			return strings.Contains(o.Stdout, want), o.Stdout + o.Stderr
+		}))
+	}
+	why := func(want string) {
+		t.Helper()
+		if o := c.run(c.N2, ours.Hbctl(), "why"); !strings.Contains(o.Stdout, want) {
+			t.Errorf("hbctl why on n2: %s%s", o.Stdout, o.Stderr)
+		}
+	}
+	if choice == "refuse" {
+		status(fmt.Sprintf("nothing is taken from n1: it is silent on all media, but %v is answered for by %s on eth0; asked again every 5s", vip, mac))
+		why("takes nothing from n1")
+		c.must(c.keepalives(c.N2, int(2*cfg.Deadtime/cfg.Keepalive)))
+		c.owns(c.N1, vip, address6)
+		c.expect(c.N2, 0, "local\n", c.on(c.N2).Status, "rscstatus") // of which there are none
+	} else {
+		c.must(lab.Wait(t.Context(), limit, "both nodes own", func() (bool, string) {
+			return len(c.Owners(vip)) == 2 && len(c.Owners(address6)) == 2, "one does"
+		}))
+		status("taken from n1 although it may be alive: when it fell silent on all media, " + vip.String() + " is answered for by " + mac)
+		why("takes over from n1 although it may be alive")
+		// The owner sees the other one's announcement, and says whose the address is.
+		c.says(c.N1, vip.String()+" is ours on eth0, and ")
+		c.says(c.N1, address6.String()+" is ours on eth0, and ")
+	}
+	c.must(c.Heal(lab.HeartbeatLink))
+	c.says(c.N2, "Cluster node n1 returning after partition.")
+	c.owns(c.N1, vip, address6)
+	c.settled()
+	c.owns(c.N1, vip, address6)
+	c.must(c.WaitAnswerer(t.Context(), c.N1, limit, vip))
+	status("n1") // and no word of the past
+	if o := c.run(c.N2, ours.Hbctl(), "status"); strings.Contains(o.Stdout, "taken from n1") {
+		t.Errorf("hbctl status on n2 after healing: %s", o.Stdout)
+	}
+	res, err := p.Stop()
+	c.must(err)
+	t.Logf("dual ownership %v", res.Dual())
+	if choice == "refuse" {
+		if res.Owned("n2") != 0 || res.Dual() != 0 {
+			t.Errorf("n2 owned the address %d times, dual ownership %v", res.Owned("n2"), res.Dual())
+		}
+		if out := res.Outage(cut); out.Worst > 500*time.Millisecond {
+			t.Errorf("the client saw an outage of %v", out.Worst)
+		}
+	} else if res.Owned("n2") == 0 {
+		t.Error("n2 took nothing: warn must not hold a takeover up")
+	}
+}
+
+// TestRefusedUntilItDies: the heartbeat link is cut, and later the machine behind it
+// dies: then its address is taken. A machine that dies at once loses nothing by the
+// question.
+func TestRefusedUntilItDies(t *testing.T) {
+	t.Parallel()
+	cfg := calm()
+	cfg.Failback = "off"
+	c := newCluster(t, both(), cfg)
+	for _, n := range c.Nodes() {
+		c.must(n.Write("/etc/ha.d/heartbeat.toml", "[guard]\naddress_conflict = \"refuse\"\n", 0o600))
+	}
+	c.startBoth(cfg)
+	c.must(c.Cut(lab.HeartbeatLink))
+	c.says(c.N2, "nothing is taken from it")
+	c.must(c.N1.Crash())
+	c.says(c.N2, "Nobody answers for the addresses of node n1 any more")
+	c.owns(c.N2, cfg.Addrs...)
+	c.settled()
+
+	c.must(c.Heal(lab.HeartbeatLink))
+	c.must(c.N1.Boot(t.Context()))
+	c.start(c.N1)
+	c.says(c.N2, "Status update for node n1: status active")
+	c.settled()
+	c.owns(c.N2, cfg.Addrs...)
+	c.must(c.N2.Crash())
+	c.owns(c.N1, cfg.Addrs...)
+	c.says(c.N1, "node n2: is dead")
+	if log := c.N1.Read("/var/log/ha-log"); strings.Contains(log, "nothing is taken from it") {
+		t.Error("n1 refused to take from a machine that is off")
+	}
+}

@@ -482,6 +482,23 @@ func (g *Group) Keep(ctx context.Context, watched bool) error {
 	return errors.Join(errs...)
 }
 
+// Resources are the group's resources, left to right, without those that cannot be
+// found or understood.
+func (g *Group) Resources(ctx context.Context) ([]Resource, error) {
+	if err := g.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer g.unlock()
+	var list []Resource
+	look := g.lib.newLook()
+	for i := range g.entries {
+		if m, err := g.memberAt(look, i); err == nil {
+			list = append(list, m.Resource)
+		}
+	}
+	return list, nil
+}
+
 // Status counts the group's running resources. It changes nothing. A resource
 // whose state cannot be told is not counted, and the error says which.
 func (g *Group) Status(ctx context.Context) (running, total int, err error) {

@@ -114,6 +114,10 @@ func (n *Node) runJob(ctx context.Context, job cluster.Job, turns []*turn, statu
 		if err := n.fence(ctx, job.Node); err != nil {
 			done.Err = err.Error()
 		}
+	case cluster.JobProbe:
+		if n.o.Probe != nil {
+			done.Groups = n.o.Probe(ctx, job.Keys)
+		}
 	default:
 		done.Err = fmt.Sprintf("job %d is of unknown kind %d", job.ID, job.Kind)
 	}

@@ -272,6 +272,16 @@ func (n *Node) reboot() {
 	}
 }
 
+// Note adds an event that the engine does not know of to the history. It does not
+// wait: when the loop has much to do the event is lost.
+func (n *Node) Note(kind, text, reason string) {
+	e := control.Event{At: time.Now().Round(0), Kind: kind, Text: text, Reason: reason}
+	select {
+	case n.calls <- func() { n.record(e) }:
+	default:
+	}
+}
+
 // record adds an event of the daemon itself to the history.
 func (n *Node) record(e control.Event) {
 	n.history.add(e)

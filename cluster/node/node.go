@@ -89,6 +89,10 @@ type Options struct {
 	// Fence resets another node; nil means that no device is configured. It
 	// returns nil only when the node is reset.
 	Fence func(ctx context.Context, node string) error
+	// Probe asks the service network who answers for the addresses of groups that
+	// do not run here, and returns one result for each; nil means that there is
+	// nobody to ask.
+	Probe func(ctx context.Context, keys []string) []cluster.GroupResult
 	// Alive are called in order by the loop whenever a keepalive of this node
 	// has been handed to the media, with the moment before it was: what guards
 	// a node that hangs (addresses that run out, a watchdog device) is fed by

@@ -464,6 +464,7 @@ func TestJobs(t *testing.T) {
 		{"take ended early", cluster.Job{Kind: cluster.JobTake, Keys: []string{"stuck", "good"}}, true, "[{stuck false ended by the cluster} {good false ended by the cluster}]"},
 		{"give", cluster.Job{Kind: cluster.JobGive, Keys: []string{"bad", "up"}}, false, "[{bad true no such device} {up false }]"},
 		{"fence", cluster.Job{Kind: cluster.JobFence, Node: "node2"}, false, "[] reset node2: no fencing device configured"},
+		{"probe where nobody can be asked", cluster.Job{Kind: cluster.JobProbe, Keys: []string{"good"}}, false, "[]"},
 		{"script of a type that has none", cluster.Job{Kind: cluster.JobScript, Title: "status"}, false, "[]"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -76,22 +76,21 @@ func openSender(link iface) (*sender, error) {
 // second.
 const rounds = 2
 
-// announce tells the link that addr is at mac.
-func (s *sender) announce(addr netip.Addr, mac net.HardwareAddr, round int) error {
-	var frame []byte
+// announcement is the frame of one round that tells the link that addr is at mac;
+// nil if that round has none.
+func announcement(addr netip.Addr, mac net.HardwareAddr, round int) ([]byte, error) {
 	switch {
 	case addr.Is4() && round == 0:
-		frame = arpFrame(arpRequest, addr, mac)
+		return arpFrame(arpRequest, addr, mac), nil
 	case addr.Is4():
-		frame = arpFrame(arpReply, addr, mac)
+		return arpFrame(arpReply, addr, mac), nil
 	case round == 0:
-		var err error
-		if frame, err = naFrame(addr, mac); err != nil {
-			return err
-		}
-	default:
-		return nil // IPv6 has one form
+		return naFrame(addr, mac)
 	}
+	return nil, nil // IPv6 has one form
+}
+
+func (s *sender) send(frame []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fd < 0 {
@@ -137,15 +136,20 @@ func arpFrame(operation byte, addr netip.Addr, mac net.HardwareAddr) []byte {
 	return append(frame, addr.AsSlice()...)
 }
 
-// naFrame is a neighbour advertisement to all nodes with the override flag. It is
-// built down to the Ethernet header so that it can leave before the interface has
-// a usable link-local address to bind to.
+// naFrame is a neighbour advertisement to all nodes with the override flag.
 func naFrame(addr netip.Addr, mac net.HardwareAddr) ([]byte, error) {
-	icmp, err := ndp.MarshalMessageChecksum(&ndp.NeighborAdvertisement{
+	return icmpFrame(&ndp.NeighborAdvertisement{
 		Override:      true,
 		TargetAddress: addr,
 		Options:       []ndp.Option{&ndp.LinkLayerAddress{Direction: ndp.Target, Addr: mac}},
-	}, addr, allNodes)
+	}, mac, addr, allNodes, allNodesMAC)
+}
+
+// icmpFrame is a message of neighbour discovery. It is built down to the Ethernet
+// header so that it can leave before the interface has a usable link-local address
+// to bind to.
+func icmpFrame(m ndp.Message, mac net.HardwareAddr, from, to netip.Addr, toMAC net.HardwareAddr) ([]byte, error) {
+	icmp, err := ndp.MarshalMessageChecksum(m, from, to)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +158,7 @@ func naFrame(addr netip.Addr, mac net.HardwareAddr) ([]byte, error) {
 	packet[4], packet[5] = byte(len(icmp)>>8), byte(len(icmp))
 	packet[6] = unix.IPPROTO_ICMPV6
 	packet[7] = 255 // receivers discard anything less: it came through a router
-	copy(packet[8:], addr.AsSlice())
-	copy(packet[24:], allNodes.AsSlice())
-	return (&ethernet.Frame{Destination: allNodesMAC, Source: mac, EtherType: ethernet.EtherTypeIPv6, Payload: append(packet, icmp...)}).MarshalBinary()
+	copy(packet[8:], from.AsSlice())
+	copy(packet[24:], to.AsSlice())
+	return (&ethernet.Frame{Destination: toMAC, Source: mac, EtherType: ethernet.EtherTypeIPv6, Payload: append(packet, icmp...)}).MarshalBinary()
 }

@@ -37,6 +37,11 @@ type Options struct {
 	// Lifetime is how long after a keepalive an address lives, as LifetimeFor
 	// computes it; zero makes addresses that stay.
 	Lifetime time.Duration
+	// Watch makes claims of owned addresses by other machines be seen, and answered
+	// by announcing them again. Claim, if not nil, is told of the first one and then
+	// at most once a minute; it must not block.
+	Watch bool
+	Claim func(*Claimed)
 	// Log takes each line and must not block.
 	Log func(resources.Event)
 }
@@ -113,6 +118,9 @@ type address struct {
 	repairs  int  // since saidAt
 	announce bool // announcements work; a failure is logged when this changes
 
+	claims      int       // since claimSaidAt
+	claimSaidAt time.Time // when it was last said that another machine claims it
+	defendedAt  time.Time
 	unrenewedAt time.Time // when it was last said that it cannot be prolonged
 
 	// Guarded by net.mu.
@@ -450,6 +458,7 @@ func (a *address) Keep(ctx context.Context, watched bool) error {
 		n.announced(a)
 	}
 	n.mu.Unlock()
+	n.ownedChanged()
 	if n.o.Lifetime == 0 {
 		n.prolong([]*address{a})
 	}
@@ -458,6 +467,7 @@ func (a *address) Keep(ctx context.Context, watched bool) error {
 
 // own makes addresses due for announcements and repair.
 func (n *Network) own(list ...*address) {
+	defer n.ownedChanged()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, a := range list {
@@ -495,6 +505,7 @@ func (n *Network) planAt(a *address, at time.Time) {
 // disown is the reverse: from here on the addresses are neither announced nor put
 // back.
 func (n *Network) disown(list []*address) {
+	defer n.ownedChanged()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, a := range list {
@@ -597,6 +608,9 @@ func (n *Network) planNext(a *address, index int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if a.index != 0 {
+		if a.index != index {
+			n.ownedChanged()
+		}
 		a.index = index
 		n.announced(a)
 	}

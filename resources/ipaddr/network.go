@@ -77,6 +77,8 @@ type Network struct {
 	// alive and renewed are when the loop's last keepalive went out, and which one
 	// was the last to prolong the addresses: nanoseconds since epoch, 0 for none.
 	alive, renewed atomic.Int64
+	// ownedNews has room for one word that owned has changed.
+	ownedNews chan struct{}
 	// keepalives has room for one that is to prolong the addresses, the newest.
 	keepalives chan time.Time
 }
@@ -105,6 +107,7 @@ func New(o Options) *Network {
 		wake:    make(chan struct{}, 1),
 		// Long before any keepalive: the first one renews.
 		epoch:      time.Now().Add(-time.Hour),
+		ownedNews:  make(chan struct{}, 1),
 		keepalives: make(chan time.Time, 1),
 	}
 }
@@ -149,6 +152,7 @@ func (n *Network) open() error {
 	go follow(n, links, linkNews)
 	go n.tendAll()
 	go n.renewAll()
+	go n.watchClaims()
 	return nil
 }
 
@@ -456,6 +460,15 @@ func (n *Network) announce(addr netip.Addr, link iface, round int) error {
 	if link.mac == nil {
 		return errNoAnnounce
 	}
+	frame, err := announcement(addr, link.mac, round)
+	if frame == nil || err != nil {
+		return err
+	}
+	return n.transmit(link, frame)
+}
+
+// transmit sends a frame through the interface's socket.
+func (n *Network) transmit(link iface, frame []byte) error {
 	n.mu.Lock()
 	s := n.senders[link.index]
 	n.mu.Unlock()
@@ -472,7 +485,7 @@ func (n *Network) announce(addr netip.Addr, link iface, round int) error {
 		n.senders[link.index] = s
 		n.mu.Unlock()
 	}
-	err := s.announce(addr, link.mac, round)
+	err := s.send(frame)
 	if errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) || errors.Is(err, net.ErrClosed) {
 		// The interface is gone, and with it the socket's use; one of the same
 		// name gets another index.
@@ -682,6 +695,7 @@ func (n *Network) again(name string, index int) {
 	}
 	n.mu.Unlock()
 	n.due(netip.Addr{}, index)
+	n.ownedChanged() // the hardware address may have
 }
 
 // due makes the owned addresses equal to ip (any, if it is the zero value) on that

@@ -241,15 +241,17 @@ func (d *daemonProcess) open(restarted bool) error {
 	d.watchdog = node.OpenWatchdog(node.WatchdogOptions{
 		Device: c.Watchdog, Keepalive: c.Keepalive, Deadtime: c.Deadtime, Inherited: d.inherited, Log: d.log,
 	})
+	var probe func(context.Context, []string) []cluster.GroupResult
 	alive, guards := []func(time.Time){d.watchdog.Alive}, []func() string{d.watchdog.Trouble}
 	if d.addresses != nil {
 		alive, guards = append(alive, d.addresses.Alive), append(guards, d.addressTrouble)
+		probe = d.probe(groups)
 	}
 	d.node = node.New(node.Options{
 		Timer:  timer,
 		Engine: eng, Paths: d.paths, Media: d.media, Groups: byKey, ScriptEnv: d.messageEnv, Log: d.log, Origin: origin,
 		Realtime: rt, Notifier: d.notifier, Reload: d.reload, Fence: d.fence, Reboot: d.reboot, Programs: programs,
-		Alive: alive, Guards: guards,
+		Alive: alive, Guards: guards, Probe: probe,
 		Facts: node.Facts{
 			Version: Version(), PID: os.Getpid(), Started: started, Keepalive: c.Keepalive, Warntime: c.Warntime,
 			Deadtime: c.Deadtime, Initdead: c.Initdead, Groups: c.Groups, Params: params,

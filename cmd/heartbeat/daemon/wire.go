@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/user"
@@ -78,7 +79,11 @@ func (d *daemonProcess) network() *ipaddr.Network {
 			Burst: t.Announce.Burst, Interval: time.Duration(t.Announce.Interval), Refresh: time.Duration(t.Announce.Refresh),
 		},
 		Deadtime: d.config.Deadtime,
-		Log:      d.event,
+		Watch:    t.Guard.AddressConflict != "off",
+		Claim: func(c *ipaddr.Claimed) {
+			d.node.Note("address", fmt.Sprintf("%v is ours on %s, and %v claims it too", c.Addr, c.Link, c.MAC), "a packet of it was seen on the service network")
+		},
+		Log: d.event,
 	}
 	if t.Guard.AddressLifetime == "auto" {
 		var err error
@@ -96,6 +101,39 @@ func (d *daemonProcess) addressTrouble() string {
 		return d.guardMissing
 	}
 	return d.addresses.Trouble()
+}
+
+// probe asks the service network who answers for the addresses of groups.
+func (d *daemonProcess) probe(groups []*resources.Group) func(context.Context, []string) []cluster.GroupResult {
+	return func(ctx context.Context, keys []string) []cluster.GroupResult {
+		results := make([]cluster.GroupResult, len(keys))
+		var all []resources.Resource
+		var of []int // index of the result each belongs to
+		for i, key := range keys {
+			results[i].Key = key
+			for _, g := range groups {
+				if g.Key() != key {
+					continue
+				}
+				list, err := g.Resources(ctx)
+				if err != nil {
+					results[i].Err = err.Error()
+				}
+				for range list {
+					of = append(of, i)
+				}
+				all = append(all, list...)
+			}
+		}
+		for j, err := range d.addresses.Probe(ctx, all) {
+			r := &results[of[j]]
+			_, claimed := errors.AsType[*ipaddr.Claimed](err)
+			if err != nil && (claimed && !r.Running || r.Err == "") {
+				r.Running, r.Err = claimed, err.Error()
+			}
+		}
+		return results
+	}
 }
 
 // groups are the resource groups of haresources, in file order.
