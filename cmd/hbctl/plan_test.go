@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -40,8 +41,16 @@ func runPlan(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	return out.String(), errs.String(), code
 }
 
-// TestPlan: what is said about typical pairs, word for word, and the same in
-// JSON.
+// counts are how many states and ways there are: they change with every change of
+// the engine, and lines break elsewhere then.
+var counts = regexp.MustCompile(`\d+ (different states|ways?|runs|hours) (lead|of)?s?`)
+
+func uncounted(text string) string {
+	return counts.ReplaceAllString(strings.Join(strings.Fields(text), " "), "N $1 ")
+}
+
+// TestPlan: what is said about typical pairs, word for word but for counts, and
+// the same in JSON.
 func TestPlan(t *testing.T) {
 	for _, name := range []string{"one-link", "ipfail", "stonith"} {
 		for _, tt := range []struct {
@@ -64,7 +73,7 @@ func TestPlan(t *testing.T) {
 				if err != nil && !os.IsNotExist(err) {
 					t.Fatal(err)
 				}
-				if got != string(want) {
+				if uncounted(got) != uncounted(string(want)) {
 					t.Errorf("differs from %s (-rewrite accepts it):\n%s", path, got)
 				}
 				text, errs, code := runPlan(t, append(append([]string{"--json"}, tt.args...), dir)...)
