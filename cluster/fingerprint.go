@@ -18,9 +18,12 @@ func (m *Machine) Fingerprint(now Instant) (json.RawMessage, error) {
 	st.LastStep, st.Lateness = 0, 0
 	st.LastChange, st.LastChangeAt = Record{}, 0
 	st.BeatAt = f.instant(st.BeatAt, f.long)
-	for _, t := range []*timer{&st.Beat, &st.Ask, &st.Settle, &st.FailbackTry, &st.StandbyEnd, &st.ShutdownStep, &st.RestartAt, &st.Fencing.Try, &st.Retry, &st.Pending.Timeout, &st.IPFail.GiveUp, &st.Overlap} {
+	for _, t := range []*timer{&st.Beat, &st.Ask, &st.Settle, &st.FailbackTry, &st.StandbyEnd, &st.ShutdownStep, &st.RestartAt, &st.Fencing.Try, &st.Retry, &st.Pending.Timeout, &st.IPFail.GiveUp, &st.Overlap, &st.Repeat.Timer, &st.AskBack} {
 		f.timer(t)
 	}
+	f.since(&st.Repeat.Claimed, doubtTime)
+	f.since(&st.Repeat.Loss, doubtTime)
+	st.Repeat.Told = false
 	st.IPFail.Reason = ""
 	if st.Fencing.Reason, st.Fencing.Begun = "", 0; st.Fencing.Err != "" {
 		st.Fencing.Err = "failed"

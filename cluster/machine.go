@@ -18,6 +18,11 @@ const (
 	askPause = time.Second
 	// failbackPause separates two attempts to hand resources back.
 	failbackPause = time.Second
+	// askBackPause separates two requests to release what a node has forgotten.
+	askBackPause = 10 * time.Second
+	// failbackAgain is how long after a request that got no answer it is made
+	// again; 3.0.6 leaves it at that, and the resources where they are.
+	failbackAgain = 5 * time.Second
 	// standbyAnswer is how long the other node may take to answer a standby
 	// request; standbyLimit bounds the whole exchange.
 	standbyAnswer = 10 * time.Second
@@ -172,13 +177,20 @@ type state struct {
 	TheirReleasing Set
 	Overlap        timer
 	// Kept is what we keep of an overlap and they have not stopped yet.
-	Kept        Set
+	Kept Set
+	// Lingering: what a 3.0.6 node owned when its daemon died and came again. It
+	// has forgotten it; but its kernel has not.
+	Lingering   Set
+	AskBack     timer
 	OtherStable bool
 	Takeover    bool
 	Settle      timer
 	FailbackDue bool
 	FailbackTry timer
-	Acquired    bool // "Initial resource acquisition complete" was said
+	// FailbackAsked: the standby that is under way, if any, is a failback.
+	FailbackAsked bool
+	Acquired      bool // "Initial resource acquisition complete" was said
+	Repeat        repeat
 
 	Standby     StandbyPhase
 	StandbyEnd  timer
@@ -427,6 +439,8 @@ func (m *Machine) Step(now Instant, ev Event) []Action {
 		m.posted(ev.Msg)
 	case Trouble:
 		m.trouble(ev)
+	case PacketsLost:
+		m.packetsLost()
 	}
 	m.checkComm()
 	if _, ok := ev.(Wake); ok && m.st.CommUp && !wasUp {
@@ -591,8 +605,8 @@ func (m *Machine) timers(f func(timer)) {
 }
 
 // ownTimers are those that no node's silence sets.
-func (m *Machine) ownTimers() [9]timer {
-	return [...]timer{m.st.Ask, m.st.FailbackTry, m.st.StandbyEnd, m.st.ShutdownStep, m.st.RestartAt, m.st.Fencing.Try, m.st.Retry, m.st.Pending.Timeout, m.st.IPFail.GiveUp}
+func (m *Machine) ownTimers() [11]timer {
+	return [...]timer{m.st.Ask, m.st.FailbackTry, m.st.StandbyEnd, m.st.ShutdownStep, m.st.RestartAt, m.st.Fencing.Try, m.st.Retry, m.st.Pending.Timeout, m.st.IPFail.GiveUp, m.st.Repeat.Timer, m.st.AskBack}
 }
 
 // expire carries out everything that is due, in a fixed order: deaths before
@@ -624,6 +638,13 @@ func (m *Machine) expire() {
 		m.retry()
 	}
 	m.expireIPFail()
+	if m.st.AskBack.due(m.now) {
+		m.st.AskBack.stop()
+		m.reclaim()
+	}
+	if m.st.Repeat.Timer.due(m.now) {
+		m.sayAgain()
+	}
 	if m.st.RestartAt.due(m.now) {
 		m.st.RestartAt.stop()
 		m.st.Restart = true
@@ -696,8 +717,8 @@ func (m *Machine) heard(ev Heard) {
 }
 
 // overtaken reports whether the message was lost and came only after a newer
-// one of its kind, which it must not undo. A new node's numbers rise in the
-// order in which it speaks.
+// one of its kind, which it must not undo. The status of a 3.0.6 node counts as
+// it comes, as there: the next keepalive puts it right.
 func (m *Machine) overtaken(n *node, ev Heard) bool {
 	switch msg := ev.Msg.(type) {
 	case Status:
@@ -721,7 +742,7 @@ func (m *Machine) overtaken(n *node, ev Heard) bool {
 		}
 		n.AskSeq = ev.Seq
 	case Starting:
-		if n.New && ev.Seq < n.ClaimSeq {
+		if ev.Seq < n.ClaimSeq {
 			m.sayResource(m.st.Phase == PhaseStable, "") // the answer is owed
 			return true
 		}

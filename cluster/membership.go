@@ -418,6 +418,9 @@ func (m *Machine) restarted(n *node) {
 	if m.partner(n.Name) {
 		m.cancelStandby(n.Name, n.Name+" restarted meanwhile")
 		m.st.TheirReleasing, m.st.StandbyCut = None, false
+		if n.Heard && !n.New && n.State != "dead" {
+			m.st.Lingering |= m.st.Theirs.Mirror() &^ m.st.Mine
+		}
 	}
 	n.Heard = false
 	n.Dt = 0

@@ -211,6 +211,10 @@ type Posted struct{ Msg Message }
 // Trouble reports that a link cannot send (Err set) or can again.
 type Trouble struct{ Link, Err string }
 
+// PacketsLost reports that this node has asked another to send packets again, or
+// has done so for another.
+type PacketsLost struct{}
+
 func (Wake) isEvent()          {}
 func (Heard) isEvent()         {}
 func (LinkHeard) isEvent()     {}
@@ -221,6 +225,7 @@ func (JobDone) isEvent()       {}
 func (Order) isEvent()         {}
 func (Posted) isEvent()        {}
 func (Trouble) isEvent()       {}
+func (PacketsLost) isEvent()   {}
 
 // Action is an order for the world outside. The machine never performs one
 // and never waits for one; the outcome comes back as an Event.

@@ -36,6 +36,7 @@ func (m *Machine) commNowUp() {
 		m.acquireLocal(true, "startup: no other node is named in haresources")
 		return
 	}
+	m.unanswered()
 	if m.cfg.Held != None && !m.peerActive() {
 		// The other node may be starting too and find nobody who owns it. One
 		// that is active says first what it holds: a claim of ours to what it
@@ -51,6 +52,7 @@ const infoResync = "resync"
 // sayResource tells everybody what we hold.
 func (m *Machine) sayResource(stable bool, info string) {
 	m.sayHold(stable, info, m.peerNew() || !m.peerAlive())
+	m.claimed()
 }
 
 // sayHold is sayResource; new says that no 3.0.6 hears it.
@@ -71,6 +73,7 @@ func (m *Machine) sayHold(stable bool, info string, new bool) {
 }
 
 func (m *Machine) otherStarting(from string) {
+	m.unanswered()
 	switch m.st.Phase {
 	case PhaseStarting:
 		m.st.Phase = PhaseBothStarting
@@ -172,6 +175,8 @@ func (m *Machine) otherResource(from string, msg Resource) {
 	if msg.Stable == Yes && m.st.Phase == PhaseStable && m.st.Mine&m.st.Theirs.Mirror() == None {
 		m.st.Took = None // the nodes agree; who took what then is history
 	}
+	m.answered()
+	m.st.Lingering &^= m.st.Theirs.Mirror()
 	if first && msg.Stable == No && m.cfg.Held != None {
 		m.sayResource(false, "") // it is starting too
 	}
@@ -228,9 +233,22 @@ func (m *Machine) otherResource(from string, msg Resource) {
 // reclaim takes our groups when nobody holds them: a restart of the other node
 // may cut an exchange off in its middle.
 func (m *Machine) reclaim() {
-	if m.st.Phase == PhaseStable && m.stable() && m.st.Shutdown == shutdownNo && !(m.st.Mine | m.st.Theirs.Mirror() | m.st.TheirReleasing.Mirror()).Has(Local) {
-		m.acquireLocal(false, "nobody holds them")
+	if m.st.Phase != PhaseStable || !m.stable() || m.st.Shutdown != shutdownNo || (m.st.Mine | m.st.Theirs.Mirror() | m.st.TheirReleasing.Mirror()).Has(Local) {
+		return
 	}
+	if !m.st.Lingering.Has(Local) {
+		m.acquireLocal(false, "nobody holds them")
+		return
+	}
+	// Taken now it would run twice: 3.0.6 has forgotten it, and stops it only if
+	// it is to go standby with it.
+	if m.st.AskBack.On {
+		return
+	}
+	m.st.AskBack.set(m.now.Add(askBackPause), "asking the other node again to release what it has forgotten")
+	m.warn("The other node has restarted without releasing our resources, and does not know them any more: it is asked to release them", "restarted node has forgotten what it ran", "set", Local.String())
+	m.record("owner", "asks for local resources", "the other node ran them when its daemon died, and has forgotten them")
+	m.send(HBTakeover{Local})
 }
 
 // releaseClaimed lets go of what was found running at start and is the other
@@ -503,6 +521,7 @@ func (m *Machine) nodeDied(n *node, heardSince bool, reason string) {
 	if n.Ping || !m.partner(n.Name) || !m.partner(m.cfg.Self) {
 		return
 	}
+	m.st.Lingering = None
 	m.cancelStandby(n.Name, n.Name+" died meanwhile")
 	m.failPending(n.Name + " died meanwhile")
 	m.st.FailbackDue = true
@@ -600,6 +619,7 @@ func (m *Machine) otherShutdone(from string) {
 	if !m.partner(from) || !m.partner(m.cfg.Self) {
 		return
 	}
+	m.st.Lingering = None // it stops what it has forgotten, too
 	if m.cfg.Failback != FailbackLegacy {
 		m.st.OtherStable = true
 		m.st.Theirs = None
@@ -641,6 +661,7 @@ func (m *Machine) tryFailback() {
 	m.st.FailbackDue = false
 	m.record("owner", "hands foreign resources back", "auto_failback on, and their node is back")
 	m.send(AskResources{Foreign, "me"})
+	m.st.FailbackAsked = true
 }
 
 // stable reports that no resources are about to move.

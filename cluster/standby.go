@@ -78,10 +78,12 @@ func (m *Machine) standbyBegin(from string, self bool, msg AskResources) {
 		m.warn(fmt.Sprintf("standby message [%s] from %s ignored.  Other side is in flux.", msg.Info, from), "standby message ignored: other side in flux", "node", from)
 	case m.st.Phase != PhaseStable:
 		m.warn(fmt.Sprintf("standby message [%s] from %s ignored.  local resources in flux.", msg.Info, from), "standby message ignored: local resources in flux", "node", from)
+	case msg.Info == "other" && !self && !m.peerNew():
+		m.answeredLate(from, msg.Set)
 	case msg.Info != "me":
 		m.log(Error, fmt.Sprintf("Ignored standby message '%s' from %s in state %d", msg.Info, from, m.st.Standby), "standby message in the wrong phase", "node", from, "info", msg.Info)
 	default:
-		m.st.OtherStable = false
+		m.st.OtherStable, m.st.FailbackAsked = false, false
 		m.info(fmt.Sprintf("%s wants to go standby [%s]", from, msg.Set), "standby wanted", "node", from, "set", msg.Set.String())
 		m.record("standby", fmt.Sprintf("%s wants to give up %s resources", from, msg.Set), "standby request")
 		m.st.StandbySet, m.st.StandbyFrom, m.st.StandbyCut = msg.Set, from, false
@@ -95,6 +97,17 @@ func (m *Machine) standbyBegin(from string, self bool, msg AskResources) {
 		m.progress(fmt.Sprintf("%s is giving up %s resources", from, msg.Set))
 		m.send(AskResources{msg.Set, "other"})
 	}
+}
+
+// answeredLate honours the answer to a request that nobody waits for any more:
+// ours was on its way for longer than we waited. A 3.0.6 node that has answered
+// waits for an hour, and meanwhile neither stops nor moves anything.
+func (m *Machine) answeredLate(from string, set Set) {
+	m.warn(fmt.Sprintf("%s answers a standby request that was given up: %s resources go there now", from, set), "standby answered late", "node", from, "set", set.String())
+	m.record("standby", fmt.Sprintf("gives up %s resources", set), from+" answered a request that had been given up, and would wait for an hour")
+	m.st.OtherStable = false
+	m.st.Standby, m.st.StandbySet, m.st.StandbyFrom = StandbyMe, set, m.cfg.Self
+	m.askResources(from, AskResources{set, "other"})
 }
 
 // giveUp releases a set for the other node.
@@ -124,6 +137,7 @@ func (m *Machine) standbyDone(from string, self bool, set Set) {
 		m.info(fmt.Sprintf("Standby resource acquisition done [%s].", set), "took over after standby", "set", set.String())
 		m.st.Mine |= set.Mirror()
 		m.st.Took &^= set.Mirror()
+		m.st.Lingering &^= set.Mirror()
 		if set.Mirror().Has(Local) {
 			m.acquired("auto_failback")
 		}
@@ -187,6 +201,10 @@ func (m *Machine) endStandby() {
 
 // standbyTimeout is the other node's failure to answer.
 func (m *Machine) standbyTimeout() {
+	if m.st.Standby == StandbyMe && m.st.FailbackAsked {
+		m.st.FailbackDue = true
+		m.st.FailbackTry.set(m.now.Add(failbackAgain), "handing resources back, once more")
+	}
 	m.endStandby()
 	m.claimTaken()
 	m.notHanded()

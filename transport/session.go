@@ -107,6 +107,8 @@ type sender struct {
 	HasUUID    bool
 	State      string
 	Generation uint64
+	// Early is the generation of what was heard before the first status.
+	Early uint64
 	// Known is false at start and after the node was declared dead: any
 	// number above Last is then accepted, without a gap.
 	Known bool
@@ -393,10 +395,10 @@ func (s *Session) Receive(now time.Duration, link string, m *message.Message) (v
 			"packet without sequence number", "link", link, "node", p.Name)
 		return v
 	}
-	if gen < p.Generation {
-		v.Drop, v.Outdated = DropReplay, true
-		v.note("ERROR", fmt.Sprintf("should_drop_message: attempted replay attack [%s]? [gen = %d, curgen = %d]", p.Name, gen, p.Generation),
-			"packet of an old generation dropped: replay?", "node", p.Name, "generation", gen, "current", p.Generation)
+	if known := max(p.Generation, p.Early); gen < known {
+		v.Drop, v.Outdated = DropReplay, gen < p.Generation
+		v.note("ERROR", fmt.Sprintf("should_drop_message: attempted replay attack [%s]? [gen = %d, curgen = %d]", p.Name, gen, known),
+			"packet of an old generation dropped: replay?", "node", p.Name, "generation", gen, "current", known)
 		return v
 	}
 	status := typ == "status"
@@ -406,8 +408,17 @@ func (s *Session) Receive(now time.Duration, link string, m *message.Message) (v
 		if v.Restarted {
 			v.note("info", "Heartbeat restart on node "+p.Name, "heartbeat restarted on node", "node", p.Name, "generation", gen)
 		}
+		// 3.0.6 forgets at a node's first status what it missed before, too: an
+		// answer that was lost in between is lost for good.
+		if gen != p.Early {
+			p.forget()
+			p.Last = 0
+		}
+		p.Generation, p.Acked = gen, 0
+	}
+	if p.Generation == 0 && gen > p.Early {
 		p.forget()
-		p.Generation, p.Last, p.Acked = gen, 0, 0
+		p.Early, p.Last = gen, 0
 	}
 	if v.Drop = s.track(now, p, seq, &v); v.Drop != DropNone {
 		v.Refresh = v.Drop == DropDuplicate && s.forUs(m)

@@ -180,6 +180,15 @@ func TestReceive(t *testing.T) {
 			ok(from("starting", 5, 7)), heard(from("starting", 5, 7), "drop: duplicate, refresh"),
 			heard(status(5, 8), "accept, first, refresh"),
 		}},
+		{name: "what was missing before the first status is asked for all the same", steps: []did{
+			ok(from("repnodes", 5, 7)), heard(status(5, 9), "accept, first, refresh", lost(1, 7, 9)), heard(from("resource", 5, 8), accept, closed),
+		}},
+		{name: "a life that ended before its first status was heard", steps: []did{
+			ok(from("repnodes", 4, 501)), heard(status(5, 3), "accept, first, refresh"), ok(status(5, 4)),
+		}},
+		{name: "two lives before the first status", steps: []did{
+			ok(from("repnodes", 4, 501)), ok(from("repnodes", 5, 7)), heard(status(5, 9), "accept, first, refresh", lost(1, 7, 9)), heard(from("resource", 5, 8), accept, closed),
+		}},
 
 		// Return after a partition.
 		{name: "a status of a dead node", steps: []did{first, ok(status(5, 2)), dead, heard(status(5, 41), "accept, returned, refresh"), active, ok(status(5, 42))}},
@@ -360,19 +369,21 @@ func TestReceive(t *testing.T) {
 					step.do(s)
 					continue
 				}
-				before := s.st.Peers[1].Last
-				gen := s.st.Peers[1].Generation
+				before := s.st.Peers[1]
 				got := describe(s.Receive(time.Second, "eth0", step.in))
 				if !slices.Equal(got, step.want) {
 					t.Fatalf("step %d: %s\n got %s\nwant %s", i, spell(step.in), strings.Join(got, "\n     "), strings.Join(step.want, "\n     "))
 				}
-				if p := s.st.Peers[1]; p.Generation == gen && p.Last < before {
-					t.Fatalf("step %d: the last number went from %d to %d", i, before, p.Last)
+				if p := s.st.Peers[1]; life(p) == life(before) && p.Last < before.Last {
+					t.Fatalf("step %d: the last number went from %d to %d", i, before.Last, p.Last)
 				}
 			}
 		})
 	}
 }
+
+// life is the generation whose numbers are followed.
+func life(p sender) uint64 { return max(p.Generation, p.Early) }
 
 // TestRequests follows one missing number through time.
 func TestRequests(t *testing.T) {
@@ -561,7 +572,7 @@ func TestOwnAcknowledgement(t *testing.T) {
 // numbers of the life that ended, and do nothing in the new one. What the other
 // node says once it has heard of that one never does.
 func TestFormerLife(t *testing.T) {
-	life := func(generation uint64) *Session {
+	live := func(generation uint64) *Session {
 		return NewSession(SessionConfig{Self: "node1", UUID: uuid1, Generation: generation, Nodes: []string{"node1", "node2"}})
 	}
 	peer := NewSession(SessionConfig{Self: "node2", UUID: uuid2, Generation: 5, Nodes: []string{"node1", "node2"}})
@@ -581,7 +592,7 @@ func TestFormerLife(t *testing.T) {
 		return v.Reply
 	}
 
-	former := life(7)
+	former := live(7)
 	former.Receive(0, "eth0", keepalive(peer))
 	var late []*message.Message
 	for range 40 {
@@ -591,7 +602,7 @@ func TestFormerLife(t *testing.T) {
 		t.Fatalf("%d acknowledgements of 40 numbers, want 4", len(late))
 	}
 
-	s := life(8)
+	s := live(8)
 	s.Receive(0, "eth0", keepalive(peer))
 	sayN(s, 3)
 	for _, m := range late[1:] { // the first is of a number below 10, which proves nothing
@@ -872,7 +883,7 @@ func TestArbitrary(t *testing.T) {
 				}
 			}
 			p := s.st.Peers[1]
-			if p.Generation < before.Generation || p.Generation == before.Generation && p.Last < before.Last {
+			if life(p) < life(before) || life(p) == life(before) && p.Last < before.Last {
 				t.Fatalf("generation %d number %d after generation %d number %d", p.Generation, p.Last, before.Generation, before.Last)
 			}
 			if len(p.Missing) > missingMax || len(s.st.History) > historyMax {

@@ -250,8 +250,12 @@ func (e *Engine) Step(now cluster.Instant, r Readings, in Input) []Output {
 	case Packet:
 		e.packet(in)
 	case Wake:
-		for _, m := range e.session.Due(time.Duration(now)) {
+		requests := e.session.Due(time.Duration(now))
+		for _, m := range requests {
 			e.transmitControl(m)
+		}
+		if len(requests) > 0 {
+			e.apply(cluster.PacketsLost{})
 		}
 		e.apply(cluster.Wake{})
 	case JobDone:
@@ -353,6 +357,9 @@ func (e *Engine) answer(v transport.Verdict) {
 	}
 	for _, stored := range v.Resend {
 		e.out = append(e.out, Transmit{Netstring: stored.Netstring, Classic: stored.Classic})
+	}
+	if len(v.Resend) > 0 {
+		e.apply(cluster.PacketsLost{})
 	}
 }
 

@@ -66,6 +66,7 @@ type actor struct {
 	old     bool
 	again   time.Duration   // when to start again, 0: never
 	deaf    map[string]bool // ping nodes that do not answer it
+	lost    string          // what it says and nobody hears
 	files   string          // fingerprint of its files
 	pongs   []pong
 	// slept is when its machine was suspended, plus one; suspended for how long
@@ -158,6 +159,8 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.replayHeld(s.node(arg(0)))
 	case "keep":
 		s.keep = true
+	case "lose": // from here on the packets of a node that say this
+		s.node(arg(0)).lost = strings.TrimSpace(d.Input)
 	case "state":
 		s.state()
 	case "warnings":
@@ -259,7 +262,8 @@ func (s *story) boot(n *actor) {
 	b := Boot{Config: cfg, Generation: n.gen, Seed: 1, Digest: n.files, PID: 1}
 	copy(b.UUID[:], n.name+"............")
 	for _, g := range cfg.Groups {
-		if n.running[g.Key] {
+		if n.running[g.Key] && !n.old { // 3.0.6 does not look
+
 			if g.Node == n.name {
 				b.Held |= cluster.Local
 			} else {
@@ -530,6 +534,9 @@ func (s *story) transmit(n *actor, out Transmit) {
 	}
 	if ours(m) || ofClient(m) || m.Type() == "NS_rexmit" {
 		s.say(n, "-> %s", ownText(m))
+	}
+	if n.lost != "" && strings.Contains(ownText(m), n.lost) {
+		return
 	}
 	for _, l := range s.cfg.Links {
 		s.net.Send(s.now, n.name, l.Name, data)

@@ -178,8 +178,8 @@ func Decode(m *message.Message) (cluster.Message, bool) {
 		return cluster.AbortGiveUp{Src: m.Get("src"), Dest: m.Get("dest")}, true
 	case "hb_takeover":
 		word := m.Get("rsc_hold")
-		if word == "" {
-			word = "all"
+		if word == "" || word == "failback" {
+			word = "all" // so the original's script
 		}
 		set, ok := cluster.ParseSet(word)
 		return cluster.HBTakeover{Set: set}, ok

@@ -113,6 +113,7 @@ func TestDecode(t *testing.T) {
 		{"t=ask_resources|info=me", nil},
 		{"t=ask_resources|rsc_hold=foreign", cluster.AskResources{Set: cluster.Foreign}},
 		{"t=hb_takeover", cluster.HBTakeover{Set: cluster.All}},
+		{"t=hb_takeover|rsc_hold=failback", cluster.HBTakeover{Set: cluster.All}},
 		{"t=hb_takeover|rsc_hold=some", nil},
 		{"t=ip-request", nil},
 		{"t=ip-request-resp|dest=node1|weown=yes|ok=OK", nil},

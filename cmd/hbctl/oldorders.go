@@ -40,8 +40,11 @@ func (v *invocation) oldOrder(ctx context.Context, verb string) int {
 	switch set {
 	case "all", "local", "foreign":
 	case "failback":
-		// What we run for the other node goes back to it.
-		set = "foreign"
+		// What we run for the other node goes back to it. As a takeover it says
+		// nothing to the other node's script, which then gives everything.
+		if set = "foreign"; verb == control.VerbTakeover {
+			set = "all"
+		}
 	case "--help":
 		return v.oldUsage()
 	default:

@@ -158,30 +158,67 @@ const note = "#!/bin/sh\necho \"$HA_src $HA_word\" >>/var/log/noted\n"
 
 func withNote(n *lab.Node) error { return n.Write("/etc/ha.d/rc.d/third_party", note, 0o755) }
 
+// post writes a message to a node's FIFO, as a script does.
+func (r *Run) post(n *lab.Node, text string) {
+	record := ">>>\n" + text + "<<<\n"
+	r.do(func() error {
+		o, err := n.Run(r.ctx, "sh", "-c", "printf '"+strings.ReplaceAll(record, "\n", `\n`)+"' >/var/lib/heartbeat/fifo")
+		if err == nil && o.Code != 0 {
+			err = fmt.Errorf("write to the FIFO of %s: %s", n.Name, o.Stderr)
+		}
+		return err
+	})
+}
+
 // habits are messages that scripts write to the FIFO themselves.
 func habits(r *Run) {
 	r.cold()
-	post := func(n *lab.Node, text string) {
-		record := ">>>\n" + text + "<<<\n"
-		r.do(func() error {
-			o, err := n.Run(r.ctx, "sh", "-c", "printf '"+strings.ReplaceAll(record, "\n", `\n`)+"' >/var/lib/heartbeat/fifo")
-			if err == nil && o.Code != 0 {
-				err = fmt.Errorf("write to the FIFO of %s: %s", n.Name, o.Stderr)
-			}
-			return err
-		})
-	}
 	for _, n := range r.Nodes() {
 		other := [2]Owners{allN2, allN1}[index(n)]
-		r.act(n.Name+": ask_resources in the FIFO", other, func() { post(n, "t=ask_resources\nrsc_hold=all\ninfo=me\n") })
-		r.act(n.Name+": hb_takeover in the FIFO", home, func() { post(n, "t=hb_takeover\nrsc_hold=local\n") })
+		r.act(n.Name+": ask_resources in the FIFO", other, func() { r.post(n, "t=ask_resources\nrsc_hold=all\ninfo=me\n") })
+		r.act(n.Name+": hb_takeover in the FIFO", home, func() { r.post(n, "t=hb_takeover\nrsc_hold=local\n") })
 		r.act(n.Name+": a message of a third party, for its script in rc.d", home, func() {
-			post(n, "t=third_party\nword=hello\n")
+			r.post(n, "t=third_party\nword=hello\n")
 			for _, m := range r.Nodes() {
 				r.do(func() error { return m.WaitLog(r.ctx, limit, "/var/log/noted", n.Name+" hello") })
 			}
 		})
 	}
+}
+
+// habitsLegacy has each node ask the other for its group by hand, and then a
+// standby, which this mode has not.
+func habitsLegacy(r *Run) {
+	r.cold()
+	key := func(k int) string { return fmt.Sprintf("%s::%s/16/eth0", scripts[k], addrs[k]) }
+	r.act("n2: ip-request for n1's group in the FIFO", allN2, func() { r.post(r.N2, "t=ip-request\nipaddr="+key(0)+"\n") })
+	r.act("n1: ip-request for it in the FIFO", home, func() { r.post(r.N1, "t=ip-request\nipaddr="+key(0)+"\n") })
+	r.act("n1: ip-request for n2's group in the FIFO", allN1, func() { r.post(r.N1, "t=ip-request\nipaddr="+key(1)+"\n") })
+	r.act("n2: ip-request for it in the FIFO", home, func() { r.post(r.N2, "t=ip-request\nipaddr="+key(1)+"\n") })
+	for i, n := range r.Nodes() {
+		r.act(n.Name+": hb_standby is refused", home, func() {
+			r.do(func() error {
+				o, err := n.Run(r.ctx, r.on[i].Standby, "all")
+				if ours := r.on[i] == r.progs.Ours; err == nil && ours != (o.Code != 0) {
+					err = fmt.Errorf("hb_standby on %s ended with %d: 3.0.6 never knows, ours must", n.Name, o.Code)
+				}
+				return err
+			})
+			if r.on[i] != r.progs.Ours {
+				r.says(n, "Standby mode only implemented when nice_failback on")
+			}
+		})
+	}
+}
+
+// sentAgain demands that packets were sent again in both directions.
+func sentAgain(o Outcome) (out []string) {
+	for i, text := range o.Logs {
+		if !strings.Contains(text, " lost packet(s) for [") || !strings.Contains(text, "No pkts missing from ") {
+			out = append(out, fmt.Sprintf("n%d missed no packet, or got none again", i+1))
+		}
+	}
+	return out
 }
 
 // pinging has a node that can no longer reach what its clients are behind.

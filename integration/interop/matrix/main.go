@@ -60,6 +60,9 @@ func main() {
 type job struct {
 	scenario interop.Scenario
 	pair     interop.Pair
+	// tries are all outcomes, outcome the last: in those before it 3.0.6 lost a
+	// message of its own.
+	tries    []interop.Outcome
 	outcome  interop.Outcome
 	problems []string
 }
@@ -109,7 +112,14 @@ func run(ctx context.Context, o options) (bad int, err error) {
 		}
 	}
 	for _, j := range jobs {
-		if j.problems = baseline.Judge(j.outcome, j.pair); len(j.problems) > 0 {
+		j.problems = baseline.Judge(j.outcome, j.pair)
+		for _, o := range jobs {
+			if o.pair == interop.Old && o.scenario.Name == j.scenario.Name && len(o.outcome.Problems) == 0 {
+				j.problems = append(j.problems, interop.Slower(j.outcome, o.outcome)...)
+				break
+			}
+		}
+		if len(j.problems) > 0 {
 			if !j.excused() {
 				bad++
 			}
@@ -144,7 +154,11 @@ func play(ctx context.Context, labs int, jobs []*job, progs interop.Programs) {
 	for range labs {
 		workers.Go(func() { // ends with the queue
 			for j := range queue {
-				j.outcome = interop.Play(ctx, j.scenario, j.pair, progs)
+				j.tries = interop.PlayUnlost(ctx, j.scenario, j.pair, progs)
+				j.outcome = j.tries[len(j.tries)-1]
+				for _, t := range j.tries[:len(j.tries)-1] {
+					fmt.Printf("%-8s %-34s %-14s %4.0f s   3.0.6 lost a message of its own: %s\n", "again", t.Scenario, t.Pair, t.Took.Seconds(), strings.Join(t.Lost, "; "))
+				}
 				word := "done"
 				if len(j.outcome.Problems) > 0 {
 					word = "FAILED"

@@ -77,6 +77,8 @@ func verdict(group []*job, p interop.Pair) string {
 	switch {
 	case len(list) > 1:
 		return fmt.Sprintf("**%d of %d passed**", passed, len(list))
+	case passed == 1 && len(list[0].tries) > 1:
+		return fmt.Sprintf("**passed**, 3.0.6 lost messages %d× before", len(list[0].tries)-1)
 	case passed == 1:
 		return "**passed**"
 	case list[0].excused():
@@ -88,11 +90,14 @@ func verdict(group []*job, p interop.Pair) string {
 // cell is the worst of the runs.
 func cell(group []*job, p interop.Pair, name string) string {
 	var outage, dual time.Duration
-	seen, probed := false, false
+	seen, probed, hung := false, false, ""
 	for _, j := range of(group, p) {
 		for _, a := range j.outcome.Acts {
 			if a.Name == name {
 				seen, probed = true, probed || a.Probed
+				if len(a.Lost) > 0 {
+					hung = ", in transition for good"
+				}
 				outage, dual = max(outage, a.Outage), max(dual, a.Dual)
 			}
 		}
@@ -103,9 +108,9 @@ func cell(group []*job, p interop.Pair, name string) string {
 	case !probed:
 		return "–"
 	case dual >= 10*time.Millisecond:
-		return brief(outage) + ", two owners " + brief(dual)
+		return brief(outage) + ", two owners " + brief(dual) + hung
 	}
-	return brief(outage)
+	return brief(outage) + hung
 }
 
 func brief(d time.Duration) string {
