@@ -98,9 +98,13 @@ func (m *Machine) heldNothing(n *node) bool {
 	return n.Parted || m.cfg.Failback != FailbackLegacy && n.ClaimSeq > 0 && m.st.OtherStable && m.st.TheirReleasing == None
 }
 
-// startPutOff goes on with a start in legacy mode that waited for the reset of a
-// node, or for nobody to answer for its addresses: it lives.
-func (m *Machine) startPutOff(n *node) {
+// startPutOff goes on with a start that waited for the reset of a node, or for
+// nobody to answer for its addresses: it lives, and was held for dead. With
+// auto_failback on or off a 3.0.6 has not heard that we start.
+func (m *Machine) startPutOff(n *node, wasDead bool) {
+	if wasDead && !n.New && n.State == "active" && m.st.Phase == PhaseStarting && m.partner(n.Name) {
+		m.send(Starting{})
+	}
 	if m.cfg.Failback == FailbackLegacy && m.st.CommUp && n.State == "active" && m.st.Shutdown == shutdownNo && !m.st.RestartAt.On && m.partner(n.Name) && !m.st.Mine.Has(Local) {
 		m.acquireLocal(true, n.Name+" lives")
 	}

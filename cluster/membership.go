@@ -464,12 +464,13 @@ func (m *Machine) status(n *node, msg Status, ev Heard) {
 	}
 	m.compare(n, msg)
 	if n.State != msg.State {
+		wasDead := n.State == "dead"
 		m.info(fmt.Sprintf("Status update for node %s: status %s", n.Name, msg.State), "node status", "node", n.Name, "status", msg.State)
 		m.record("node", fmt.Sprintf("%s is %s", n.Name, msg.State), "it says so")
 		m.setState(n, msg.State)
 		m.ipfailNode(n)
 		m.statusScript(n)
-		m.startPutOff(n)
+		m.startPutOff(n, wasDead)
 	}
 	m.oneWay(n)
 	m.heldForDead(n, msg, ev.At)
