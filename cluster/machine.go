@@ -737,7 +737,7 @@ func (m *Machine) overtaken(n *node, ev Heard) bool {
 	case AskResources:
 		// A later word of the exchange, or of a later exchange, came before; or it
 		// released what the sender has taken again since.
-		if ev.Seq < n.AskSeq || n.New && msg.Info == "done" && ev.Seq < n.ClaimSeq && m.st.Theirs&msg.Set != None {
+		if ev.Seq < n.AskSeq || n.New && msg.Info == "done" && m.st.StandbyFrom == n.Name && ev.Seq < n.ClaimSeq && m.st.Theirs&msg.Set != None {
 			return true
 		}
 		n.AskSeq = ev.Seq
