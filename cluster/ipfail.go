@@ -214,6 +214,7 @@ func (m *Machine) ipfailHeard(from string, msg Message) {
 		}
 		if !m.abortGiveUp() {
 			m.ipfailLog(Info, "No giveup timer to abort.", "no give-up to abort", "node", from)
+			m.giveForeignBack(from)
 		}
 	}
 }
@@ -231,10 +232,18 @@ func (m *Machine) comparePings(from string, theirs int) {
 	default:
 		m.ipfailLog(Info, "Ping node count is balanced.", "as many ping nodes here", "node", from, "count", ours)
 		m.send(AbortGiveUp{Src: m.cfg.Self, Dest: from})
-		if !m.abortGiveUp() && m.cfg.Failback == FailbackOn && m.st.Mine.Has(Foreign) {
-			m.ipfailLog(Info, "Giving up foreign resources (auto_failback).", "handing foreign resources back", "node", from)
-			m.planGiveUp(Foreign, fmt.Sprintf("auto_failback on, and %s reaches as many ping nodes", from))
+		if !m.abortGiveUp() {
+			m.giveForeignBack(from)
 		}
+	}
+}
+
+// giveForeignBack hands back, with auto_failback on, what ipfail had moved here
+// or would have: both reach as many ping nodes.
+func (m *Machine) giveForeignBack(from string) {
+	if m.cfg.Failback == FailbackOn && m.st.Mine.Has(Foreign) {
+		m.ipfailLog(Info, "Giving up foreign resources (auto_failback).", "handing foreign resources back", "node", from)
+		m.planGiveUp(Foreign, fmt.Sprintf("auto_failback on, and %s reaches as many ping nodes", from))
 	}
 }
 
