@@ -385,11 +385,16 @@ func (m *Machine) overlaps() {
 }
 
 // idle are the sets of which no group runs here or is about to.
-func (m *Machine) idle(of Set) (idle Set) {
+func (m *Machine) idle(of Set) Set {
+	idle := of
+	for i, g := range m.cfg.Groups {
+		if s := &m.st.Groups[i]; s.Stuck || s.State != "" && s.State != "stopped" && s.State != "failed" {
+			idle &^= m.setOf(g)
+		}
+	}
 	for _, s := range [...]Set{Local, Foreign} {
-		keys := m.keys(s)
-		if of.Has(s) && len(keys) > 0 && m.unreleased()&s == None {
-			idle |= s
+		if len(m.keys(s)) == 0 {
+			idle &^= s // a claim to nothing hurts nobody
 		}
 	}
 	return idle
@@ -427,6 +432,10 @@ func (m *Machine) settled() {
 // acquireLocal takes the groups that prefer this node. Unless forced it does
 // nothing when somebody holds them already.
 func (m *Machine) acquireLocal(forced bool, reason string) {
+	if m.st.Shutdown != shutdownNo && m.peerNew() {
+		m.info("Local Resource acquisition completed. (none)", "nothing is taken: shutting down")
+		return
+	}
 	if !forced && m.st.Standby == StandbyNot && (m.st.Theirs.Has(Foreign) || m.st.Mine.Has(Local)) {
 		m.info("Local Resource acquisition completed. (none)", "no local resources to take")
 		return

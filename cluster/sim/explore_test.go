@@ -234,6 +234,21 @@ func TestWays(t *testing.T) {
 			owners: "web: alpha; ",
 		},
 		{
+			name: "nor what it could not start",
+			deeds: deeds{
+				{11500 * ms, Fault{Kind: StartFails, Node: "alpha", Group: "web"}, false}, {13003 * ms, freeze, false}, {35003 * ms, freeze, true},
+			},
+			owners: "web: beta; ",
+		},
+		{
+			name: "who has been told to stop takes nothing first",
+			deeds: deeds{
+				{503 * ms, Fault{Kind: Stop, Node: "alpha"}, false}, {504 * ms, Fault{Kind: Stop, Node: "alpha"}, true},
+				{10375 * ms, stall, false}, {63 * time.Second, stall, true},
+			},
+			owners: "web: alpha; ",
+		},
+		{
 			name:   "a stop that waits for the other node ends when that one is dead",
 			deeds:  deeds{{506 * ms, Fault{Kind: Stop, Node: "beta"}, false}, {10375 * ms, Fault{Kind: PowerOff, Node: "alpha"}, false}},
 			owners: "web:; ",
