@@ -56,7 +56,9 @@ func deadMan(t *testing.T, sig unix.Signal) {
 	p, err := c.Probe(t.Context(), lab.ProbeOptions{Addrs: cfg.Addrs, Interval: 2 * time.Millisecond, Nodes: true})
 	c.must(err)
 	hit := time.Now()
-	c.signal(c.N1, sig)
+	if k, err := c.N1.Signal(sig, "heartbeat"); err != nil || k == 0 { // and its supervisor
+		t.Fatalf("signal to %d processes: %v", k, err)
+	}
 	c.must(lab.Wait(t.Context(), limit, "n1 has lost its addresses", func() (bool, string) {
 		return !c.N1.Holds(cfg.Addrs[0]) && !c.N1.Holds(address6), "it has not"
 	}))
@@ -66,7 +68,9 @@ func deadMan(t *testing.T, sig unix.Signal) {
 	c.owns(c.N2, cfg.Addrs[0], address6)
 	c.calms(c.N2)
 	if sig == unix.SIGSTOP {
-		c.signal(c.N1, unix.SIGCONT)
+		if _, err := c.N1.Signal(unix.SIGCONT, "heartbeat"); err != nil {
+			t.Fatal(err)
+		}
 		c.says(c.N1, "This node was stalled and the other one was not: releasing all resources before saying anything")
 		c.says(c.N2, "Heartbeat restart on node n1")
 	} else {
