@@ -50,3 +50,13 @@ type Medium interface {
 	// Close frees a blocked Receive at once.
 	Close() error
 }
+
+// Looping is a medium whose only destination may be this host itself: a unicast
+// line with the node's own address, which both nodes' ha.cf usually has, so that
+// the file can be the same.
+type Looping interface {
+	// Loops reports whether what Send would send now comes back through the
+	// kernel and reaches nobody else. The caller may then spare itself both ways
+	// and take it for sent and received.
+	Loops() bool
+}

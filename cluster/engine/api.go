@@ -82,6 +82,10 @@ type LinkTrouble struct {
 	Err  string
 }
 
+// Looped reports that a medium leads back to this node: what was sent on it
+// counts as received.
+type Looped struct{ Link string }
+
 // Wake is a wake-up at or after Deadline, with nothing else to say.
 type Wake struct{}
 
@@ -91,6 +95,7 @@ func (Command) isInput()     {}
 func (FIFOMessage) isInput() {}
 func (NewKeys) isInput()     {}
 func (LinkTrouble) isInput() {}
+func (Looped) isInput()      {}
 func (Wake) isInput()        {}
 
 // Output is one order for the I/O side. Outputs are carried out in order, with

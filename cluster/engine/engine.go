@@ -34,6 +34,12 @@ type Engine struct {
 	peerOld bool
 	heard   heard
 	clocks  clocks
+	// sent is the last packet that went out, nil before the first.
+	sent []byte
+	// outgoing and wire are room that every packet uses anew: a keepalive that
+	// walks through fresh memory costs more than what it says.
+	outgoing message.Message
+	wire     []byte
 }
 
 // clocks are the other clocks' last readings.
@@ -266,6 +272,8 @@ func (e *Engine) Step(now cluster.Instant, r Readings, in Input) []Output {
 		e.fifo(in)
 	case NewKeys:
 		e.newKeys(in)
+	case Looped:
+		e.apply(cluster.LinkHeard{From: e.cfg.Self, Link: in.Link, At: now})
 	case LinkTrouble:
 		e.apply(cluster.Trouble{Link: in.Link, Err: in.Err})
 	}
@@ -309,6 +317,11 @@ func (e *Engine) fifo(in FIFOMessage) {
 
 // packet verifies, judges and handles one packet.
 func (e *Engine) packet(in Packet) {
+	if e.sent != nil && bytes.Equal(in.Data, e.sent) {
+		// A copy of ours, as broadcasts come back: there is nothing to verify.
+		e.apply(cluster.LinkHeard{From: e.cfg.Self, Link: in.Link, At: in.At})
+		return
+	}
 	m, info, err := e.heard.decode(in.Data, e.ring)
 	if err != nil {
 		e.refused(in.Link, err)
@@ -437,7 +450,7 @@ func (e *Engine) apply(ev cluster.Event) {
 // transmit numbers, signs and stores a message and orders its transmission. Our
 // own acknowledgement of it goes first, as the original's does.
 func (e *Engine) transmit(msg cluster.Message) {
-	m := protocol.Encode(msg, e.session.FlowControl())
+	m := protocol.Encode(&e.outgoing, msg, e.session.FlowControl())
 	seq := e.session.Stamp(m, e.read.Unix, e.read.Load)
 	t := e.encode(m)
 	_, t.Keepalive = msg.(cluster.Status)
@@ -456,9 +469,12 @@ func (e *Engine) transmitControl(m *message.Message) {
 }
 
 func (e *Engine) encode(m *message.Message) Transmit {
-	t := Transmit{Netstring: message.AppendNetstring(nil, m, e.ring, e.cfg.InnerAuth)}
+	e.wire = message.AppendNetstring(e.wire[:0], m, e.ring, e.cfg.InnerAuth)
+	t := Transmit{Netstring: slices.Clone(e.wire)}
+	e.sent = t.Netstring
 	if e.serial {
-		t.Classic = message.AppendClassic(nil, m, e.ring)
+		e.wire = message.AppendClassic(e.wire[:0], m, e.ring)
+		t.Classic = slices.Clone(e.wire)
 	}
 	return t
 }

@@ -10,8 +10,12 @@ import (
 	"heartbeat/cluster"
 )
 
-// loadReader keeps the first line of /proc/loadavg, read at most once a
-// second: it travels in every status message and procfs has no slow path.
+// loadEvery is how long a reading is good for: the kernel computes the averages
+// anew every five seconds.
+const loadEvery = 5 * time.Second
+
+// loadReader keeps the first line of /proc/loadavg, which travels in every
+// status message. procfs has no slow path.
 type loadReader struct {
 	opened bool
 	fd     int
@@ -21,7 +25,7 @@ type loadReader struct {
 }
 
 func (l *loadReader) read(now cluster.Instant) string {
-	if l.line != "" && now.Sub(l.at) < time.Second {
+	if l.line != "" && now.Sub(l.at) < loadEvery {
 		return l.line
 	}
 	if !l.opened {

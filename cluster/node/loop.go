@@ -183,13 +183,12 @@ func (n *Node) step(in engine.Input) { n.stepAt(n.clock.now(), in) }
 func (n *Node) stepAt(now cluster.Instant, in engine.Input) {
 	r := engine.Readings{Unix: time.Now().Unix(), Asleep: asleep(), Load: n.load.read(now)}
 	n.carry(now, n.o.Engine.Step(now, r, in))
-	for len(n.troubles) > 0 {
-		t := n.troubles[0]
-		n.troubles = n.troubles[1:]
+	for len(n.follow) > 0 {
+		in := n.follow[0]
+		n.follow = append(n.follow[:0], n.follow[1:]...)
 		now = n.clock.now()
-		n.carry(now, n.o.Engine.Step(now, r, t))
+		n.carry(now, n.o.Engine.Step(now, r, in))
 	}
-	n.troubles = nil
 	n.o.Programs.stepped(n.o.Engine)
 }
 

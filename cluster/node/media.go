@@ -71,11 +71,13 @@ func (n *Node) transmit(t engine.Transmit) {
 			continue
 		}
 		trouble := ""
-		if err := m.Send(data); err != nil {
+		if l, ok := m.Medium.(transport.Looping); ok && l.Loops() {
+			n.follow = append(n.follow, engine.Looped{Link: m.Link()})
+		} else if err := m.Send(data); err != nil {
 			trouble = err.Error()
 		}
 		if (trouble == "") != (m.trouble == "") {
-			n.troubles = append(n.troubles, engine.LinkTrouble{Link: m.Link(), Err: trouble})
+			n.follow = append(n.follow, engine.LinkTrouble{Link: m.Link(), Err: trouble})
 		}
 		m.trouble = trouble
 	}

@@ -178,18 +178,20 @@ type Node struct {
 	heldLost int
 	// persistFailures counts the failures of the Persist that waits.
 	persistFailures int
-	troubles        []engine.LinkTrouble
-	media           []*medium
-	jobs            map[uint64]context.CancelCauseFunc
-	turns           map[string]*turn // the last job ordered for each group
-	replies         map[uint64]chan engine.Reply
-	orderID         uint64
-	history         history
-	disk            chan control.Event
-	floods          floods
-	outcome         *Outcome
-	reexec          reexecWish
-	lateness        control.Lateness
+	// follow are inputs that a step itself caused: media that cannot send, and
+	// those that lead back here.
+	follow   []engine.Input
+	media    []*medium
+	jobs     map[uint64]context.CancelCauseFunc
+	turns    map[string]*turn // the last job ordered for each group
+	replies  map[uint64]chan engine.Reply
+	orderID  uint64
+	history  history
+	disk     chan control.Event
+	floods   floods
+	outcome  *Outcome
+	reexec   reexecWish
+	lateness control.Lateness
 }
 
 // clock turns times into Instants: CLOCK_MONOTONIC less the origin.

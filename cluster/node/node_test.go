@@ -420,6 +420,50 @@ func TestTransmit(t *testing.T) {
 	}
 }
 
+// loop is a medium that leads back to its node while back says so.
+type loop struct {
+	*wire
+	back bool
+}
+
+func (l *loop) Loops() bool { return l.back }
+
+// TestTransmitLoops: what a medium would send to this node itself is not sent;
+// the engine hears of it, once for each message, in the place of the packet.
+func TestTransmitLoops(t *testing.T) {
+	own := &loop{newWire("ucast", "eth1"), true}
+	other := &loop{newWire("ucast", "eth2"), false}
+	var heard []string
+	done := make(chan struct{})
+	eng := &scripted{}
+	eng.on = func(_ cluster.Instant, in engine.Input) []engine.Output {
+		switch in := in.(type) {
+		case engine.Looped:
+			heard = append(heard, in.Link)
+		case engine.Wake:
+			eng.none = true
+			close(done)
+			return []engine.Output{engine.Transmit{Netstring: []byte("1")}, engine.Transmit{Netstring: []byte("2")}}
+		}
+		return nil
+	}
+	run(t, Options{Engine: eng, Media: []transport.Medium{own, other}}, func(n *Node) {
+		<-done
+		if _, err := n.Status(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	if got := own.got(); len(got) > 0 {
+		t.Errorf("sent %q to itself", got)
+	}
+	if got := other.got(); !slices.Equal(got, []string{"1", "2"}) {
+		t.Errorf("sent %q to the other node", got)
+	}
+	if want := []string{"eth1", "eth1"}; !slices.Equal(heard, want) {
+		t.Errorf("the engine was told of %q, want %q", heard, want)
+	}
+}
+
 // group is a resource group that does what the test says.
 type group struct {
 	running bool

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -85,18 +86,22 @@ func (rt *Realtime) sweep() error {
 }
 
 func (rt *Realtime) round() (fresh bool, err error) {
-	if _, err := unix.Seek(rt.dir, 0, 0); err != nil {
-		return false, os.NewSyscallError("seek /proc/self/task", err)
+	// Raw system calls: procfs answers from memory, and a call that tells the
+	// runtime wakes its monitor thread, which naps some fifty times before it
+	// sleeps again.
+	if _, _, errno := unix.RawSyscall(unix.SYS_LSEEK, uintptr(rt.dir), 0, 0); errno != 0 {
+		return false, os.NewSyscallError("seek /proc/self/task", errno)
 	}
 	now := make(map[int]bool, len(rt.known)+1)
 	for {
-		n, err := unix.ReadDirent(rt.dir, rt.buf)
-		if err != nil {
-			return false, os.NewSyscallError("read /proc/self/task", err)
+		size, _, errno := unix.RawSyscall(unix.SYS_GETDENTS64, uintptr(rt.dir), uintptr(unsafe.Pointer(unsafe.SliceData(rt.buf))), uintptr(len(rt.buf)))
+		if errno != 0 {
+			return false, os.NewSyscallError("read /proc/self/task", errno)
 		}
-		if n == 0 {
+		if size == 0 {
 			break
 		}
+		n := int(size)
 		_, _, names := unix.ParseDirent(rt.buf[:n], -1, nil)
 		for _, name := range names {
 			tid, err := strconv.Atoi(name)

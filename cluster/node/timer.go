@@ -54,8 +54,15 @@ func NewKernelTimer() (Timer, error) {
 		return nil, fmt.Errorf("make timer: %w", err)
 	}
 	go func() {
+		// An expiry wakes the reader by itself; reading the count of expiries
+		// would be a call that tells nothing.
+		woken := false
+		expired := func(uintptr) bool {
+			woken = !woken
+			return !woken
+		}
 		for {
-			if raw.Read(t.expired) != nil {
+			if raw.Read(expired) != nil {
 				return // the file is never closed; nothing else can fail
 			}
 			select {
@@ -72,18 +79,10 @@ func (t *kernelTimer) C() <-chan time.Time { return t.c }
 func (t *kernelTimer) Reset(d time.Duration) { t.set(max(d, 1)) }
 func (t *kernelTimer) Stop()                 { t.set(0) }
 
+// set is a raw system call: it never blocks, and a call that tells the runtime
+// wakes its monitor thread, which costs more than the call.
 func (t *kernelTimer) set(d time.Duration) {
 	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(d))}
 	// It fails for impossible values only, and d is not one.
 	_, _, _ = unix.RawSyscall6(unix.SYS_TIMERFD_SETTIME, uintptr(t.fd), 0, uintptr(unsafe.Pointer(&spec)), 0, 0, 0)
-}
-
-// expired reads the timer; false means that it is not yet over.
-//
-// This and set are raw system calls: they never block, and a call that tells
-// the runtime wakes its monitor thread, which costs more than the call.
-func (t *kernelTimer) expired(fd uintptr) bool {
-	var expirations [8]byte
-	_, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&expirations)), uintptr(len(expirations)))
-	return errno != unix.EAGAIN
 }

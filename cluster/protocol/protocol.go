@@ -17,21 +17,22 @@ import (
 // capabilities are the names of what this version knows beyond 3.0.6.
 const capabilities = "sha2,heal,lateness,links,digest"
 
-// Encode writes a message's own fields, in the original's order; the session
-// adds the rest. flow says whether flow control is on (field protocol).
-func Encode(msg cluster.Message, flow bool) *message.Message {
+// Encode writes a message's own fields, in the original's order, into m, which
+// loses what it had but keeps its room; the session adds the rest. flow says
+// whether flow control is on (field protocol). It returns m.
+func Encode(m *message.Message, msg cluster.Message, flow bool) *message.Message {
+	m.Fields = m.Fields[:0]
 	switch msg := msg.(type) {
 	case cluster.Status:
-		return encodeStatus(msg, flow)
+		return encodeStatus(m, msg, flow)
 	case cluster.ReqNodes:
-		return message.New("reqnodes").Add("dest", msg.Dest)
+		return m.Add("t", "reqnodes").Add("dest", msg.Dest)
 	case cluster.RepNodes:
-		m := &message.Message{}
 		return m.Add("dest", msg.Dest).Add("t", "repnodes").Add("nodelist", nameList(msg.Nodes)).Add("delnodelist", nameList(msg.Removed))
 	case cluster.Starting:
-		return message.New("starting")
+		return m.Add("t", "starting")
 	case cluster.Resource:
-		m := message.New("resource").Add("rsc_hold", msg.Hold.String())
+		m.Add("t", "resource").Add("rsc_hold", msg.Hold.String())
 		if msg.Full {
 			m.Add("rtype", "full")
 		}
@@ -55,36 +56,36 @@ func Encode(msg cluster.Message, flow bool) *message.Message {
 		}
 		return m
 	case cluster.AskResources:
-		return message.New("ask_resources").Add("rsc_hold", msg.Set.String()).Add("info", msg.Info)
+		return m.Add("t", "ask_resources").Add("rsc_hold", msg.Set.String()).Add("info", msg.Info)
 	case cluster.ClientAsk:
-		return client(message.New("ask_resources").Add("rsc_hold", msg.Set.String()).Add("src", msg.Src).Add("info", msg.Info))
+		return client(m.Add("t", "ask_resources").Add("rsc_hold", msg.Set.String()).Add("src", msg.Src).Add("info", msg.Info))
 	case cluster.ClientState:
 		st := "leave"
 		if msg.Joined {
 			st = "join"
 		}
-		return message.New("hbapi-clstat").Add("st", st).Add("from_id", msg.Client).Add("to_id", msg.Client).
+		return m.Add("t", "hbapi-clstat").Add("st", st).Add("from_id", msg.Client).Add("to_id", msg.Client).
 			Add("src", msg.Src).Add("info", msg.Info).Add("client_gen", clientGeneration)
 	case cluster.PingCount:
-		return client(message.New("num_ping_nodes").Add("src", msg.Src).Add("num_ping", strconv.Itoa(msg.Count)).Add("dest", msg.Dest))
+		return client(m.Add("t", "num_ping_nodes").Add("src", msg.Src).Add("num_ping", strconv.Itoa(msg.Count)).Add("dest", msg.Dest))
 	case cluster.YouAreDead:
-		return client(message.New("you_are_dead").Add("dest", msg.Dest))
+		return client(m.Add("t", "you_are_dead").Add("dest", msg.Dest))
 	case cluster.AbortGiveUp:
-		return client(message.New("abort_giveup").Add("src", msg.Src).Add("dest", msg.Dest))
+		return client(m.Add("t", "abort_giveup").Add("src", msg.Src).Add("dest", msg.Dest))
 	case cluster.ClientQuery:
-		return message.New("query-cstatus").Add("dest", msg.Dest).Add("cn", msg.Client).Add("from_id", msg.Asker)
+		return m.Add("t", "query-cstatus").Add("dest", msg.Dest).Add("cn", msg.Client).Add("from_id", msg.Asker)
 	case cluster.ClientAnswer:
 		cs := "offline"
 		if msg.Online {
 			cs = "online"
 		}
-		return message.New("respond-cstatus").Add("dest", msg.Dest).Add("result", "OK").Add("cn", msg.Client).Add("to_id", msg.Asker).Add("cs", cs)
+		return m.Add("t", "respond-cstatus").Add("dest", msg.Dest).Add("result", "OK").Add("cn", msg.Client).Add("to_id", msg.Asker).Add("cs", cs)
 	case cluster.HBTakeover:
-		return message.New("hb_takeover").Add("rsc_hold", msg.Set.String())
+		return m.Add("t", "hb_takeover").Add("rsc_hold", msg.Set.String())
 	case cluster.IPRequest:
-		return message.New("ip-request").Add("ipaddr", msg.Key)
+		return m.Add("t", "ip-request").Add("ipaddr", msg.Key)
 	case cluster.IPRequestResp:
-		m := message.New("ip-request-resp").Add("dest", msg.Dest).Add("ipaddr", msg.Key).Add("weown", yesNo(msg.WeOwn))
+		m.Add("t", "ip-request-resp").Add("dest", msg.Dest).Add("ipaddr", msg.Key).Add("weown", yesNo(msg.WeOwn))
 		if msg.OK {
 			m.Add("ok", "OK")
 		} else {
@@ -92,17 +93,16 @@ func Encode(msg cluster.Message, flow bool) *message.Message {
 		}
 		return m
 	case cluster.Shutdone:
-		return message.New("shutdone").Add("st", "dead")
+		return m.Add("t", "shutdone").Add("st", "dead")
 	case cluster.Stonith:
-		return message.New("stonith").Add("node", msg.Node).Add("result", msg.Result)
+		return m.Add("t", "stonith").Add("node", msg.Node).Add("result", msg.Result)
 	case cluster.Other:
-		m := &message.Message{}
 		for _, f := range msg.Fields {
 			m.Add(f[0], f[1])
 		}
 		return m
 	}
-	return message.New("unknown")
+	return m.Add("t", "unknown")
 }
 
 // clientGeneration counts, in the original, the clients that a daemon has had;
@@ -115,8 +115,8 @@ func client(m *message.Message) *message.Message {
 	return m.Add("from_id", "ipfail").Add("to_id", "ipfail").Add("client_gen", clientGeneration)
 }
 
-func encodeStatus(msg cluster.Status, flow bool) *message.Message {
-	m := message.New("status").Add("st", msg.State).Add("dt", strconv.FormatInt(msg.Dt.Milliseconds(), 16))
+func encodeStatus(m *message.Message, msg cluster.Status, flow bool) *message.Message {
+	m.Add("t", "status").Add("st", msg.State).Add("dt", strconv.FormatInt(msg.Dt.Milliseconds(), 16))
 	if flow {
 		m.Add("protocol", "1")
 	}

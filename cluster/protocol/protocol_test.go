@@ -78,7 +78,7 @@ func TestEncode(t *testing.T) {
 		{"any other", cluster.Other{Type: "mine", Fields: [][2]string{{"a", "1"}, {"t", "mine"}, {"b", ""}}}, true, "a=1|t=mine|b="},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := strings.Join(allFields(Encode(c.msg, c.flow)), "|"); got != c.want {
+			if got := strings.Join(allFields(Encode(&message.Message{}, c.msg, c.flow)), "|"); got != c.want {
 				t.Errorf(" got %s\nwant %s", got, c.want)
 			}
 		})
@@ -158,7 +158,7 @@ func TestCaptured(t *testing.T) {
 				continue
 			}
 			_, flow := p.Message.Lookup("protocol")
-			if diff := cmp.Diff(ownFields(p.Message), ownFields(Encode(msg, flow))); diff != "" {
+			if diff := cmp.Diff(ownFields(p.Message), ownFields(Encode(&message.Message{}, msg, flow))); diff != "" {
 				t.Errorf("%s packet %d (-3.0.6 +ours):\n%s", name, p.N, diff)
 			}
 			if _, other := msg.(cluster.Other); !other {
@@ -241,7 +241,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		want := rapid.SampledFrom(messages).Draw(t, "kind")(t)
-		m := Encode(want, rapid.Bool().Draw(t, "flow"))
+		m := Encode(&message.Message{}, want, rapid.Bool().Draw(t, "flow"))
 		if err := m.Validate(); err != nil {
 			t.Fatal(err)
 		}
@@ -273,7 +273,7 @@ func FuzzDecode(f *testing.F) {
 		if !ok {
 			return
 		}
-		again, ok := Decode(Encode(msg, true))
+		again, ok := Decode(Encode(&message.Message{}, msg, true))
 		if !ok {
 			t.Fatalf("%+v is not understood once it was spelt", msg)
 		}

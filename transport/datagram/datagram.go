@@ -73,6 +73,17 @@ func New(name string, family, typ, protocol int) (*Socket, error) {
 	return newSocket(name, fd)
 }
 
+// NewSender opens a socket of which nothing is received; Receive must not be
+// called. It stays out of the runtime's poller, which would wake the process
+// whenever the interface has taken a packet.
+func NewSender(name string, family, typ, protocol int) (*Socket, error) {
+	fd, err := unix.Socket(family, typ|unix.SOCK_CLOEXEC, protocol)
+	if err != nil {
+		return nil, fmt.Errorf("open socket %s: %w", name, err)
+	}
+	return newSocket(name, fd)
+}
+
 // Adopt makes a Socket of one that an earlier run of the program opened, with
 // all that waits in its queue. It takes a copy; the file stays the caller's.
 func Adopt(name string, file *os.File) (*Socket, error) {

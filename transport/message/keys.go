@@ -10,7 +10,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"strconv"
 	"sync"
 )
@@ -95,38 +94,61 @@ func (r *Keyring) signer(index int) *signer {
 	return r.signers[index]
 }
 
-// signer computes digests with one key. The hash is kept because preparing an
-// HMAC costs two blocks and several allocations, resetting a prepared one
-// almost nothing.
+// signer computes digests with one key: HMAC (RFC 2104), or crc.
+//
+// An HMAC is two sums over contiguous memory, which is laid out here with the
+// padded keys in front. That is a fraction of the code that crypto/hmac's
+// resettable states run through, and a daemon that wakes up for one packet
+// fetches all its code from memory each time.
 type signer struct {
-	key Key
+	key    Key
+	digest func(dst, data []byte) []byte
 
-	mu  sync.Mutex
-	mac hash.Hash
-	sum [sha512.Size]byte
+	mu sync.Mutex
+	// inner is the key with the inner padding and what is being signed, outer
+	// the key with the outer padding and the inner sum; pad is the length of
+	// the padded key, 0 for crc.
+	inner, outer []byte
+	pad          int
+	sum          [sha512.Size]byte
 }
 
 func newSigner(key Key) (*signer, error) {
-	var digest func() hash.Hash
+	s := &signer{key: key}
 	switch key.Method {
 	case "crc":
-		return &signer{key: key, mac: new(crc)}, nil
+		s.digest = appendCRC
+		return s, nil
 	case "md5":
-		digest = md5.New
+		s.pad, s.digest = md5.BlockSize, func(dst, data []byte) []byte { sum := md5.Sum(data); return append(dst, sum[:]...) }
 	case "sha1":
-		digest = sha1.New
+		s.pad, s.digest = sha1.BlockSize, func(dst, data []byte) []byte { sum := sha1.Sum(data); return append(dst, sum[:]...) }
 	case "sha256":
-		digest = sha256.New
+		s.pad, s.digest = sha256.BlockSize, func(dst, data []byte) []byte { sum := sha256.Sum256(data); return append(dst, sum[:]...) }
 	case "sha512":
-		digest = sha512.New
+		s.pad, s.digest = sha512.BlockSize, func(dst, data []byte) []byte { sum := sha512.Sum512(data); return append(dst, sum[:]...) }
 	default:
 		return nil, errors.New("unknown method")
 	}
 	if key.Secret == "" {
 		return nil, errors.New("the method needs a secret")
 	}
-	return &signer{key: key, mac: hmac.New(digest, []byte(key.Secret))}, nil
+	secret := []byte(key.Secret)
+	if len(secret) > s.pad {
+		secret = s.digest(nil, secret)
+	}
+	s.inner, s.outer = make([]byte, s.pad, signedUsual), make([]byte, s.pad, s.pad+sha512.Size)
+	copy(s.inner, secret)
+	copy(s.outer, secret)
+	for i := range s.pad {
+		s.inner[i] ^= 0x36
+		s.outer[i] ^= 0x5c
+	}
+	return s, nil
 }
+
+// signedUsual is the room for the padded key and an ordinary packet.
+const signedUsual = 1024
 
 // authBytesMax is the longest auth value: two digits, blank, 128 hex digits.
 const authBytesMax = 2 + 1 + 2*sha512.Size
@@ -135,8 +157,7 @@ const authBytesMax = 2 + 1 + 2*sha512.Size
 func (s *signer) appendAuth(dst, data []byte) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mac.Reset()
-	s.mac.Write(data)
+	s.inner = append(s.inner[:s.pad], data...)
 	return s.finish(dst)
 }
 
@@ -145,41 +166,53 @@ func (s *signer) appendAuth(dst, data []byte) []byte {
 func (s *signer) appendAuthOfLines(dst, lines []byte) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mac.Reset()
+	s.inner = s.inner[:s.pad]
 	from := 0
 	for at := 0; at < len(lines); {
 		end := lineEnd(lines, at)
 		if name, _, _, _ := cutClassic(lines[at:end]); string(name) == fieldAuth {
-			s.mac.Write(lines[from:at])
+			s.inner = append(s.inner, lines[from:at]...)
 			from = end
 		}
 		at = end
 	}
-	s.mac.Write(lines[from:])
+	s.inner = append(s.inner, lines[from:]...)
 	return s.finish(dst)
 }
 
+// finish appends the auth value of what is behind the inner key.
 func (s *signer) finish(dst []byte) []byte {
 	dst = strconv.AppendInt(dst, int64(s.key.Index), 10)
 	dst = append(dst, ' ')
-	sum := s.mac.Sum(s.sum[:0])
-	if len(sum) == crcBytes {
+	sum := s.digest(s.sum[:0], s.inner)
+	if s.pad == 0 {
 		// The one digest that is printed as a number, without leading zeros.
 		return strconv.AppendUint(dst, uint64(binary.BigEndian.Uint32(sum)), 16)
 	}
-	return hex.AppendEncode(dst, sum)
+	s.outer = append(s.outer[:s.pad], sum...)
+	return hex.AppendEncode(dst, s.digest(s.sum[:0], s.outer))
 }
 
 // verify compares an auth value with that of a sum in constant time.
 func verify(received, computed []byte) bool { return hmac.Equal(received, computed) }
 
-// crc is CRC-32 as heartbeat computes it: polynomial 0x04C11DB7, most
+// appendCRC appends CRC-32 as heartbeat computes it: polynomial 0x04C11DB7, most
 // significant bit first, start 0, final complement, and unlike cksum(1) without
 // the length. hash/crc32 has only the reflected form. It detects line noise;
 // it keeps nobody out.
-type crc struct{ remainder uint32 }
-
-const crcBytes = 4
+func appendCRC(dst, data []byte) []byte {
+	r, t := uint32(0), &crcTables
+	for ; len(data) >= 8; data = data[8:] {
+		r ^= binary.BigEndian.Uint32(data)
+		s := binary.BigEndian.Uint32(data[4:])
+		r = t[7][r>>24] ^ t[6][byte(r>>16)] ^ t[5][byte(r>>8)] ^ t[4][byte(r)] ^
+			t[3][s>>24] ^ t[2][byte(s>>16)] ^ t[1][byte(s>>8)] ^ t[0][byte(s)]
+	}
+	for _, b := range data {
+		r = r<<8 ^ t[0][byte(r>>24)^b]
+	}
+	return binary.BigEndian.AppendUint32(dst, ^r)
+}
 
 // crcTables[k] is the remainder of each byte with k bytes of zero behind it, so
 // that eight bytes are taken at a time.
@@ -202,23 +235,3 @@ var crcTables = func() (tables [8][256]uint32) {
 	}
 	return tables
 }()
-
-func (c *crc) Write(data []byte) (int, error) {
-	n, r, t := len(data), c.remainder, &crcTables
-	for ; len(data) >= 8; data = data[8:] {
-		r ^= binary.BigEndian.Uint32(data)
-		s := binary.BigEndian.Uint32(data[4:])
-		r = t[7][r>>24] ^ t[6][byte(r>>16)] ^ t[5][byte(r>>8)] ^ t[4][byte(r)] ^
-			t[3][s>>24] ^ t[2][byte(s>>16)] ^ t[1][byte(s>>8)] ^ t[0][byte(s)]
-	}
-	for _, b := range data {
-		r = r<<8 ^ t[0][byte(r>>24)^b]
-	}
-	c.remainder = r
-	return n, nil
-}
-
-func (c *crc) Sum(dst []byte) []byte { return binary.BigEndian.AppendUint32(dst, ^c.remainder) }
-func (c *crc) Reset()                { c.remainder = 0 }
-func (c *crc) Size() int             { return crcBytes }
-func (c *crc) BlockSize() int        { return 1 }

@@ -3,8 +3,10 @@ package udp
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -214,7 +216,12 @@ func (s *set) closeAll() {
 type netif struct {
 	index     int
 	broadcast netip.Addr
+	// own are its addresses, without zones, while it is up: the kernel delivers
+	// to itself what is sent to them. They are looked up for unicast media only.
+	own []netip.Addr
 }
+
+func (i netif) has(addr netip.Addr) bool { return slices.Contains(i.own, addr.WithZone("")) }
 
 // look asks the kernel about an interface.
 func (s *set) look(name string) netif {
@@ -233,8 +240,27 @@ func (s *set) look(name string) netif {
 		}
 		i.index = int(request.Uint32())
 		i.broadcast = broadcastAddress(int(fd), name)
+		toNodes := func(m *medium) bool { return m.peer != nil }
+		if slices.ContainsFunc(s.media, toNodes) && unix.IoctlIfreq(int(fd), unix.SIOCGIFFLAGS, request) == nil && request.Uint16()&unix.IFF_UP != 0 {
+			i.own = ownAddresses(i.index)
+		}
 	})
 	return i
+}
+
+// ownAddresses are the addresses of an interface; none when they cannot be had:
+// then everything is sent.
+func ownAddresses(index int) (own []netip.Addr) {
+	list, err := (&net.Interface{Index: index}).Addrs()
+	if err != nil {
+		return nil
+	}
+	for _, each := range list {
+		if prefix, err := netip.ParsePrefix(each.String()); err == nil {
+			own = append(own, prefix.Addr())
+		}
+	}
+	return own
 }
 
 // broadcastAddress is the broadcast address of an interface. When none was set

@@ -133,6 +133,8 @@ type medium struct {
 	peer *datagram.Peer
 	// target is where Send sends; never nil.
 	target atomic.Pointer[target]
+	// loops: the target is an address of the medium's own interface.
+	loops atomic.Bool
 	// index is the interface that the sending socket is bound to. Owned by the
 	// set's refresh.
 	index int
@@ -200,7 +202,7 @@ func openIn(specs []Spec, inherited Inherited, in func(func() error) error) (med
 
 // open opens the medium's sockets and enters it into its receiver.
 func (m *medium) open(receivers map[string]*receiver, inherited Inherited) error {
-	out, err := datagram.New(m.name, m.spec.family(), unix.SOCK_DGRAM, 0)
+	out, err := datagram.NewSender(m.name, m.spec.family(), unix.SOCK_DGRAM, 0)
 	if err != nil {
 		return err
 	}
@@ -268,6 +270,7 @@ func (m *medium) follow(i netif) error {
 			m.index = i.index
 		}
 	}
+	m.loops.Store(err == nil && m.peer != nil && i.has(addr))
 	if err != nil {
 		m.target.Store(&target{err: fmt.Errorf("%s: %w", m.name, err)})
 		return err
@@ -351,6 +354,9 @@ func (m *medium) Send(packet []byte) error {
 	}
 	return err
 }
+
+// Loops implements transport.Looping.
+func (m *medium) Loops() bool { return m.loops.Load() && !m.isClosed() }
 
 // Receive implements transport.Medium. Of the media that share a socket only
 // the first returns packets; the others wait for their turn, which comes when

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -340,6 +341,39 @@ func TestBroadcastAddress(t *testing.T) {
 			mediumtest.Exchange(t, a, hearB)
 		}
 	}
+}
+
+// TestLoops: a unicast line with the interface's own address leads back to this
+// node, but only while the address is there and the interface is up.
+func TestLoops(t *testing.T) {
+	c := newCable(t)
+	media := open(t, c.a, nil,
+		Spec{Kind: "ucast", Interface: "eth0", Port: port, Addr: "10.0.0.1"}, Spec{Kind: "ucast", Interface: "eth0", Port: port, Addr: "10.0.0.2"},
+		Spec{Kind: "ucast6", Interface: "eth0", Port: port, Addr: "fd00::1"}, Spec{Kind: "ucast6", Interface: "eth0", Port: port, Addr: "fd00::2"},
+		Spec{Kind: "bcast", Interface: "eth0", Port: port})
+	expect := func(when string, want ...bool) {
+		t.Helper()
+		var got []bool
+		for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			got = got[:0]
+			for _, m := range media {
+				got = append(got, m.(transport.Looping).Loops())
+			}
+			if slices.Equal(got, want) {
+				return
+			}
+		}
+		t.Fatalf("%s: loops %v, want %v", when, got, want)
+	}
+	expect("at first", true, false, true, false, false)
+	c.a.DeleteAddress(t, "eth0", "10.0.0.1/24")
+	expect("without the address", false, false, true, false, false)
+	c.a.AddAddress(t, "eth0", "10.0.0.2/24")
+	expect("with the peer's address", false, true, true, false, false)
+	c.a.Down(t, "eth0")
+	expect("down", false, false, false, false, false)
+	c.a.Up(t, "eth0")
+	expect("up again", false, true, false, false, false) // IPv6 addresses went with the interface
 }
 
 func currentAddress(t *testing.T, n *mediumtest.Namespace) (address string) {
