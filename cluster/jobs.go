@@ -138,6 +138,10 @@ func (m *Machine) startQueued(q queued) {
 		if set := m.keySet(q.Key); set == None || m.st.Shutdown >= shutdownReleasing || m.cfg.Failback != FailbackLegacy && !m.st.Mine.Has(set) {
 			return
 		}
+		if set := m.keySet(q.Key); m.theyHave(set) && m.group(q.Key).State != "running" {
+			m.st.Kept |= set // it is started when they have stopped it
+			return
+		}
 		m.info(fmt.Sprintf("received ip-request-resp %s OK yes", q.Key), "taking a group of ours", "group", q.Key)
 		m.run(job{Why: whyRequested, Kind: JobTake, Set: m.keySet(q.Key), Keys: []string{q.Key}}, "local group, nobody else holds it")
 	case whyReleaseIP:

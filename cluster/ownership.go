@@ -332,6 +332,11 @@ func (m *Machine) announceKept(from string) {
 	}
 }
 
+// theyHave reports whether a new node claims a set or is still stopping it.
+func (m *Machine) theyHave(set Set) bool {
+	return m.cfg.Failback != FailbackLegacy && m.peerNew() && m.st.Phase == PhaseStable && set&(m.st.Theirs|m.st.TheirReleasing).Mirror() != None
+}
+
 // losing is which of the sets that both claim this node lets go of, and why, or
 // why it keeps them.
 func (m *Machine) losing(both Set, from string) (lose Set, why string) {
