@@ -2,6 +2,7 @@ package sim
 
 import (
 	"encoding/json"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -334,4 +335,47 @@ func TestPlan(t *testing.T) {
 	if f := scene("link eth0 dies").Groups[0]; f.Outage != nil || f.Class != "" || !slices.Equal(f.After, []string{"alpha"}) {
 		t.Errorf("one link dies: %+v", f)
 	}
+}
+
+// TestCloneSharesNothing: a field by which two worlds could disturb each other is
+// known to clone, or shared on purpose.
+func TestCloneSharesNothing(t *testing.T) {
+	for _, tt := range []struct {
+		of     any
+		shared []string // never changed, or of the simulator's own loop
+		cloned []string
+	}{
+		{world{}, []string{"config", "ring", "agenda", "replays", "trace"},
+			[]string{"scenario", "source", "random", "net", "nodes", "active", "results", "resets", "check", "result", "watch"}},
+		{node{}, []string{"config", "record", "writes"},
+			[]string{"w", "groups", "engine", "mail", "pending", "scripts", "pongs", "held", "orders", "booting", "heard", "sent"}},
+		{resource{}, nil, []string{"act", "waiting"}},
+		{job{}, []string{"Job"}, []string{"results"}},
+		{action{}, nil, []string{"job"}},
+	} {
+		typ := reflect.TypeOf(tt.of)
+		for i := range typ.NumField() {
+			f := typ.Field(i)
+			if refers(f.Type) && !slices.Contains(tt.shared, f.Name) && !slices.Contains(tt.cloned, f.Name) {
+				t.Errorf("%s.%s is not known to clone: copy it in cluster/sim/pair.go, and put it into the fingerprint if it decides anything", typ.Name(), f.Name)
+			}
+		}
+	}
+}
+
+// refers reports whether copies of a value share memory.
+func refers(t reflect.Type) bool {
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Map, reflect.Interface, reflect.Func, reflect.Chan:
+		return true
+	case reflect.Struct:
+		for i := range t.NumField() {
+			if refers(t.Field(i).Type) {
+				return true
+			}
+		}
+	case reflect.Array:
+		return refers(t.Elem())
+	}
+	return false
 }
