@@ -217,6 +217,7 @@ func (m *Machine) jobDone(ev JobDone) {
 		m.sayResource(m.st.Phase == PhaseStable, "")
 		if m.cfg.Failback != FailbackLegacy {
 			m.reclaim() // the other node may have let go of it too
+			m.retake()
 		}
 	case whyFence:
 		m.fenced(j, ev.Err)

@@ -251,6 +251,19 @@ func (m *Machine) reclaim() {
 	m.send(HBTakeover{Local})
 }
 
+// retake takes what was let go of for a node that has never come back: its claim
+// was its last word.
+func (m *Machine) retake() {
+	if m.st.Phase != PhaseStable || m.st.Shutdown != shutdownNo || m.st.Mine == All || m.peerAlive() || m.awaitsReset() {
+		return
+	}
+	m.peers(func(n *node) {
+		if n.State == "dead" {
+			m.takeDead(n, false, n.Name+" is dead, and its claim was its last word")
+		}
+	})
+}
+
 // releaseClaimed lets go of what was found running at start and is the other
 // node's by now.
 func (m *Machine) releaseClaimed(from string) {

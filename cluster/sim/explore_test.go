@@ -255,6 +255,16 @@ func TestWays(t *testing.T) {
 			owners: "web:; ",
 		},
 		{
+			name:   "what is let go of for a node that dies at once is taken again",
+			change: func(c *engine.Config) { c.Links, c.Failback = c.Links[:1], cluster.FailbackOff },
+			deeds: deeds{
+				{506 * ms, Fault{Kind: Partition, Node: "alpha", Peer: "beta", Link: "eth0"}, false},
+				{12501 * ms, Fault{Kind: Partition, Node: "alpha", Peer: "beta", Link: "eth0"}, true},
+				{12504 * ms, Fault{Kind: PowerOff, Node: "alpha"}, false},
+			},
+			owners: "web: beta; ",
+		},
+		{
 			name: "what could not be started is offered again when nobody took it",
 			deeds: deeds{
 				{11500 * ms, Fault{Kind: StartFails, Node: "alpha", Group: "web"}, false},
