@@ -240,8 +240,10 @@ func (n *node) fingerprint(h io.Writer, at map[string]engine.Position) {
 			put(h, j.Kind, j.next)
 		}
 	}
-	for _, l := range n.pongs {
-		put(h, l.at-now, l.link)
+	if n.engine != nil {
+		for _, l := range n.pongs {
+			put(h, max(l.at-now, 0), l.link)
+		}
 	}
 	for _, s := range n.scripts {
 		put(h, max(s.ends-now, 0), s.err)
