@@ -693,7 +693,7 @@ func (m *Machine) tryFailback() {
 
 // stable reports that no resources are about to move.
 func (m *Machine) stable() bool {
-	if m.st.Shutdown != shutdownNo && m.st.Phase == PhaseInit {
+	if m.st.Shutdown != shutdownNo && (m.st.Phase == PhaseInit || m.refusing() != nil) {
 		return !m.resourceJobs()
 	}
 	if m.cfg.Failback == FailbackLegacy {

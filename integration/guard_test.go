@@ -23,13 +23,25 @@ func guarded() lab.Cluster {
 // address6 is a service address of IPv6 in the group of n1.
 var address6 = netip.MustParseAddr("fd77::4:1")
 
-// startGuarded starts a cluster whose group has an address of each family.
+// noteScript is a service that runs as long as a file is there.
+const noteScript = `#!/bin/sh
+case "$1" in
+start) touch /run/note ;;
+stop) rm -f /run/note ;;
+status) [ -e /run/note ] && echo running || echo stopped ;;
+esac
+`
+
+// startGuarded starts a cluster whose group has an address of each family, and behind
+// them a service.
 func startGuarded(t *testing.T, cfg lab.Cluster) *cluster {
-	cfg.Haresources = fmt.Sprintf("n1 IPaddr2::%v/16/eth0 IPv6addr::%v/64/eth0\n", cfg.Addrs[0], address6)
+	cfg.Haresources = fmt.Sprintf("n1 IPaddr2::%v/16/eth0 IPv6addr::%v/64/eth0 note\n", cfg.Addrs[0], address6)
 	c := newCluster(t, both(), cfg)
+	c.script("note", noteScript)
 	c.must(c.EnableIPv6())
 	c.startBoth(cfg)
 	c.owns(c.N1, address6)
+	c.expect(c.N1, 0, "running\n", "/etc/ha.d/resource.d/note", "status")
 	return c
 }
 
@@ -79,6 +91,9 @@ func deadMan(t *testing.T, sig unix.Signal) {
 	c.says(c.N2, "Status update for node n1: status active")
 	c.settled()
 	c.owns(c.N2, cfg.Addrs[0], address6)
+	// What stood behind the addresses was still there; it is not forgotten.
+	c.expect(c.N1, 0, "stopped\n", "/etc/ha.d/resource.d/note", "status")
+	c.expect(c.N2, 0, "running\n", "/etc/ha.d/resource.d/note", "status")
 	res, err := p.Stop()
 	c.must(err)
 	gone, released := res.Release("n1", hit)

@@ -80,7 +80,7 @@ func (d *daemonProcess) network() *ipaddr.Network {
 		},
 		Deadtime: d.config.Deadtime,
 		Watch:    t.Guard.AddressConflict != "off",
-		Claim: func(c *ipaddr.Claimed) {
+		Claim: func(c *ipaddr.Claimed) { // never before the node's first keepalive
 			d.node.Note("address", fmt.Sprintf("%v is ours on %s, and %v claims it too", c.Addr, c.Link, c.MAC), "a packet of it was seen on the service network")
 		},
 		Log: d.event,
@@ -196,8 +196,8 @@ func (d *daemonProcess) findHeld(groups []*resources.Group, crashed bool) cluste
 		}
 		if found {
 			running[side] = append(running[side], g)
-		} else if crashed {
-			d.releaseRest(ctx, g)
+		} else if crashed && d.config.TOML.Guard.AddressLifetime != "off" {
+			d.releaseRest(g)
 		}
 	}
 	held := cluster.None
@@ -221,7 +221,10 @@ func (d *daemonProcess) findHeld(groups []*resources.Group, crashed bool) cluste
 }
 
 // releaseRest stops what runs of a group whose first resource does not.
-func (d *daemonProcess) releaseRest(ctx context.Context, g *resources.Group) {
+func (d *daemonProcess) releaseRest(g *resources.Group) {
+	// Scripts are asked here, and the other node waits for a keepalive.
+	ctx, cancel := context.WithTimeout(context.Background(), d.config.Deadtime/8)
+	defer cancel()
 	n, _, err := g.Status(ctx)
 	if err != nil {
 		d.log.Printf(cluster.Warn, "cannot tell what of group %s runs already: %v", g.Key(), err)
