@@ -50,8 +50,9 @@ var Classes = []Class{ClassPartition, ClassOneWay, ClassStall, ClassFreeze, Clas
 type Window struct {
 	Count int
 	// Total and Longest are their lengths; After is the longest time that one
-	// went on after its cause had ended.
-	Total, Longest, After time.Duration
+	// went on after its cause had ended, the stops that end it not counted;
+	// Past is the longest time that one went on after the last fault's end.
+	Total, Longest, After, Past time.Duration
 }
 
 // Result is what became of a run.
@@ -282,6 +283,11 @@ func (c *check) close(g *groupCheck) {
 	win.Total += length
 	win.Longest = max(win.Longest, length)
 	win.After = max(win.After, c.w.now-g.excusedAt)
+	for _, f := range c.w.scenario.Faults {
+		if past := c.w.now - f.End(); past >= 0 && f.End() >= g.since {
+			win.Past = max(win.Past, past)
+		}
+	}
 	c.w.result.Windows[g.class] = win
 	if c.w.watch != nil {
 		c.w.watch.overlapped(g)
