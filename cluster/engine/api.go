@@ -204,6 +204,8 @@ type Boot struct {
 	Digest string
 	// PID is for one log line.
 	PID int
+	// Codec is nil for heartbeat's formats.
+	Codec Codec
 }
 
 // Config is what the engine needs of the configuration. Durations are in

@@ -83,9 +83,7 @@ func (d *drawer) extend() {
 	switch d.r.IntN(12) {
 	case 0, 1:
 		c.FenceTakes = time.Duration(1+d.r.IntN(3)) * time.Second
-		if d.r.IntN(2) == 0 {
-			c.FenceDelay = c.FenceTakes + c.Keepalive + 3*time.Second
-		}
+		c.FenceDelay = c.FenceTakes + c.Keepalive + 3*time.Second
 	case 2, 3:
 		c.PingNodes = []string{"ping1", "ping2"}[:1+d.r.IntN(2)]
 	case 4:

@@ -106,6 +106,23 @@ func TestSame(t *testing.T) {
 	}
 }
 
+// TestBypass: without wire format and digests the same happens.
+func TestBypass(t *testing.T) {
+	for seed := uint64(1); seed <= 20; seed++ {
+		s := Draw(seed)
+		for i := range s.Faults {
+			s.Faults[i].Noise.Corrupt = 0 // which bits are hit depends on the length
+		}
+		var one, two strings.Builder
+		Transcript(s, &one)
+		s.Bypass = true
+		Transcript(s, &two)
+		if one.String() != two.String() {
+			t.Errorf("seed %d: two runs differ", seed)
+		}
+	}
+}
+
 // TestPersist: what follows a Persist waits until it is durable, but for
 // keepalives.
 func TestPersist(t *testing.T) {

@@ -11,7 +11,6 @@ import (
 	"heartbeat/cluster"
 	"heartbeat/cluster/engine"
 	"heartbeat/transport/memory"
-	"heartbeat/transport/message"
 )
 
 const (
@@ -250,6 +249,9 @@ func (n *node) bootRecord() engine.Boot {
 	b := engine.Boot{Config: cfg, Generation: n.gen, Seed: n.w.scenario.Seed + uint64(n.index)<<32 + uint64(n.life), Digest: "d1", PID: 1000 + n.life}
 	copy(b.UUID[:], n.name+"................")
 	b.UUID[15] = n.uuid
+	if n.w.bypass != nil {
+		b.Codec = n.w.bypass
+	}
 	n.record = b
 	return b
 }
@@ -823,14 +825,4 @@ func (n *node) say(format string, args ...any) {
 	if n.w.tracing() {
 		n.w.say(n.name, fmt.Sprintf(format, args...))
 	}
-}
-
-// strip takes away what heartbeat 3.0.6 does not say: fields that begin with x.
-func (w *world) strip(data []byte) []byte {
-	m, _, err := message.Decode(data, w.ring)
-	if err != nil {
-		panic(fmt.Sprintf("sim: own packet: %v", err))
-	}
-	m.Fields = slices.DeleteFunc(m.Fields, func(f message.Field) bool { return f.Name[0] == 'x' })
-	return message.AppendNetstring(nil, m, w.ring, w.config.InnerAuth)
 }

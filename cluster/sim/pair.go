@@ -13,7 +13,6 @@ import (
 	"heartbeat/cluster"
 	"heartbeat/cluster/engine"
 	"heartbeat/transport/memory"
-	"heartbeat/transport/message"
 )
 
 // Pair is a cluster as its files describe it, for [Plan] and [Explore]. Nothing
@@ -255,7 +254,7 @@ var unsaid = []string{"srcuuid", "destuuid", "hg", "ts", "ld", "ttl", "auth", "s
 
 // said is what a packet says.
 func (w *world) said(data []byte) string {
-	m, _, err := message.Decode(data, w.ring)
+	m, err := w.decode(data)
 	if err != nil {
 		return err.Error()
 	}

@@ -18,17 +18,25 @@ var (
 	seedFlag       = flag.Uint64("seed", 1, "first seed of TestSimulate")
 	hoursFlag      = flag.Float64("hours", 0, "cluster hours that TestSimulate runs; 0 is a few hundred seeds")
 	stopFlag       = flag.Int("failures", 5, "end after so many failures; above 20 they are only listed")
+	bypassFlag     = flag.Bool("bypass", false, "leave wire format and digests out, for long runs")
 	transcriptFlag = flag.Uint64("transcript", 0, "print the transcript of this seed and do nothing else")
 )
 
 const usualSeeds = 300
+
+// draw is Draw as the flags have it.
+func draw(seed uint64) Scenario {
+	s := Draw(seed)
+	s.Bypass = *bypassFlag
+	return s
+}
 
 // TestSimulate runs one scenario per seed. A failure prints the seed, the
 // smallest list of faults that still fails, and its transcript.
 func TestSimulate(t *testing.T) {
 	if *transcriptFlag != 0 {
 		var out bytes.Buffer
-		s := Minimise(Draw(*transcriptFlag))
+		s := Minimise(draw(*transcriptFlag))
 		Transcript(s, &out)
 		fmt.Printf("%s%s", header(s), out.String())
 		return
@@ -53,7 +61,7 @@ func TestSimulate(t *testing.T) {
 				if !ok {
 					return
 				}
-				r := Run(Draw(seed))
+				r := Run(draw(seed))
 				mu.Lock()
 				total.add(r)
 				mu.Unlock()
@@ -86,10 +94,10 @@ func header(s Scenario) string {
 
 func report(t *testing.T, seed uint64) {
 	if *stopFlag > 20 {
-		t.Errorf("seed %d: %v", seed, Run(Draw(seed)).Failure)
+		t.Errorf("seed %d: %v", seed, Run(draw(seed)).Failure)
 		return
 	}
-	small := Minimise(Draw(seed))
+	small := Minimise(draw(seed))
 	var out bytes.Buffer
 	r := Transcript(small, &out)
 	text := out.String()
