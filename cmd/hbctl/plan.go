@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -177,6 +178,8 @@ func fencing(nodes []engine.Config) string {
 func (s *session) explore(ctx context.Context, p sim.Pair, cfg *config.Config, faults int, limit time.Duration, asJSON bool) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	// Little lives long here, and there is memory enough: the collector may wait.
+	defer debug.SetGCPercent(debug.SetGCPercent(800))
 	begun := time.Now()
 	opts := sim.Options{Faults: faults}
 	terminal := isTerminal(s.stderr)
