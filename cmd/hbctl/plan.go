@@ -165,13 +165,17 @@ func fencing(nodes []engine.Config) string {
 			by = append(by, n.Self)
 		}
 	}
-	switch len(by) {
-	case 0:
+	if len(by) == 0 {
 		return "none"
-	case len(nodes):
-		return "both nodes; a reset is assumed to take 5s, a restart of the machine 20s"
 	}
-	return "by " + by[0] + " only; a reset is assumed to take 5s, a restart of the machine 20s"
+	text := "by " + by[0] + " only"
+	if len(by) == len(nodes) {
+		text = "both nodes"
+	}
+	if delay := nodes[0].FenceDelay; delay > 0 {
+		text += fmt.Sprintf(", a delay of %v between their resets", delay)
+	}
+	return text + "; a reset is assumed to take 5s, a restart of the machine 20s"
 }
 
 // explore explores and tells the findings.
