@@ -282,11 +282,19 @@ func (m *Machine) stuck() (set Set) {
 	return set
 }
 
+// peerClaims reports whether the other node has said in this life of its what it
+// holds: what a former one held is no claim any more.
+func (m *Machine) peerClaims() bool {
+	claims := false
+	m.partners(func(n *node) { claims = claims || n.alive() && n.ClaimSeq > 0 })
+	return claims
+}
+
 // overlap is what both nodes claim, both being new, settled and not about to
 // change it. What could not be stopped is left out: its stop is tried again at
 // its time.
 func (m *Machine) overlap() Set {
-	if !m.peerNew() || m.cfg.Failback == FailbackLegacy || m.st.Phase != PhaseStable || m.st.Standby != StandbyNot || m.st.Shutdown != shutdownNo {
+	if !m.peerNew() || !m.peerClaims() || m.cfg.Failback == FailbackLegacy || m.st.Phase != PhaseStable || m.st.Standby != StandbyNot || m.st.Shutdown != shutdownNo {
 		return None
 	}
 	return m.st.Mine & m.st.Theirs.Mirror() &^ m.stuck()
@@ -347,7 +355,7 @@ func (m *Machine) announceKept(from string) {
 
 // theyHave reports whether a new node claims a set or is still stopping it.
 func (m *Machine) theyHave(set Set) bool {
-	return m.cfg.Failback != FailbackLegacy && m.peerNew() && m.st.Phase == PhaseStable && set&(m.st.Theirs|m.st.TheirReleasing).Mirror() != None
+	return m.cfg.Failback != FailbackLegacy && m.peerNew() && m.peerClaims() && m.st.Phase == PhaseStable && set&(m.st.Theirs|m.st.TheirReleasing).Mirror() != None
 }
 
 // losing is which of the sets that both claim this node lets go of, and why, or
