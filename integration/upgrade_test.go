@@ -95,6 +95,8 @@ func TestRestartInPlace(t *testing.T) {
 	c.replaced(c.N1, func() {
 		if o := c.run(c.N1, hbctl, "reexec"); o.Code != 0 {
 			t.Errorf("hbctl reexec: %+v", o)
+		} else if !strings.Contains(o.Stdout, "heartbeat is running again") {
+			t.Errorf("hbctl reexec did not wait for the successor: %+v", o)
 		}
 	})
 	c.replaced(c.N1, func() {

@@ -611,9 +611,8 @@ func TestReexecWaitsForQuiet(t *testing.T) {
 		t.Errorf("a bad configuration is answered with %v", err)
 	}
 	change = Change{Reexec: true}
-	if err := n.Reload(t.Context(), false, "test", say); err != nil {
-		t.Fatal(err)
-	}
+	asked := make(chan error, 1)
+	go func() { asked <- n.Reload(t.Context(), false, "test", say) }()
 	for deadline, told := time.Now().Add(30*time.Second), false; !told; {
 		if err := n.call(t.Context(), func() { told = n.reexec.told }); err != nil {
 			t.Fatal(err)
@@ -630,6 +629,15 @@ func TestReexecWaitsForQuiet(t *testing.T) {
 	close(busy.block)
 	if o := <-out; string(o.Snapshot) != "snapshot" || o.Exit != nil {
 		t.Fatalf("the loop ended with %+v", o)
+	}
+	select {
+	case err := <-asked:
+		t.Errorf("answered before the exec: %v", err)
+	default:
+	}
+	n.Stay(errors.New("exec: no such file"))
+	if err := <-asked; err == nil || err.Error() != "heartbeat goes on as before: exec: no such file" {
+		t.Errorf("an exec that failed is answered with %v", err)
 	}
 	go func() { out <- n.Run() }()
 	if _, err := n.Status(t.Context()); err != nil {

@@ -14,15 +14,16 @@ import (
 type reexecWish struct {
 	wanted bool
 	told   bool
+	// asked are those who wait for it. They hear of a failure only: with a
+	// success their connections end, and the successor answers.
+	asked []chan error
 }
-
-// reexecDelay is what an answer may take to the operator.
-const reexecDelay = 100 * time.Millisecond
 
 // Reload does what SIGHUP means: a changed ha.cf makes the process replace
 // itself in place, changed keys are taken up at once, otherwise nothing has
 // changed. With force it replaces itself in any case. An unusable new
-// configuration leaves the running one in force. say gets each step.
+// configuration leaves the running one in force. say gets each step. It does not
+// return when the process was replaced; until then it waits for what runs.
 func (n *Node) Reload(ctx context.Context, force bool, from string, say func(string)) error {
 	n.log.Reopen()
 	if n.o.Reload == nil {
@@ -39,18 +40,22 @@ func (n *Node) Reload(ctx context.Context, force bool, from string, say func(str
 	case change.Reexec:
 		n.log.Printf(cluster.Info, "Restarting heartbeat.")
 		say("the configuration is valid; heartbeat replaces itself and keeps what it holds")
+		failed := make(chan error, 1)
 		err := n.call(ctx, func() {
 			n.record(control.Event{At: time.Now().Round(0), Kind: "daemon", Text: "replaces itself in place", Reason: "asked by " + from})
+			n.reexec = reexecWish{wanted: true, asked: append(n.reexec.asked, failed)}
 		})
 		if err != nil {
 			return err
 		}
-		// The answer must reach the operator before the process that gives it is
-		// another one. A node that ends meanwhile has nothing to replace.
-		time.AfterFunc(reexecDelay, func() {
-			_ = n.call(context.Background(), func() { n.reexec = reexecWish{wanted: true} })
-		})
-		return nil
+		select {
+		case err := <-failed:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-n.gone:
+			return ErrGone
+		}
 	case change.Keys != nil:
 		say("the keys are re-read")
 		return n.call(ctx, func() {
@@ -83,8 +88,18 @@ func (n *Node) maybeReexec() {
 	n.reexec.wanted = false
 	snapshot, err := n.o.Engine.Snapshot()
 	if err != nil {
-		n.log.Printf(cluster.Error, "Cannot restart in place, going on as before: %v", err)
+		n.Stay(fmt.Errorf("restart in place: %w", err))
 		return
 	}
 	n.outcome = &Outcome{Snapshot: snapshot}
+}
+
+// Stay tells the log, and those who asked for it, why the process was not
+// replaced. Between two calls of Run, with the same node.
+func (n *Node) Stay(err error) {
+	n.log.Printf(cluster.Error, "%v; going on as before", err)
+	for _, failed := range n.reexec.asked {
+		failed <- fmt.Errorf("heartbeat goes on as before: %w", err)
+	}
+	n.reexec.asked = nil
 }

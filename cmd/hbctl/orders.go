@@ -117,7 +117,9 @@ func (s *session) reexecCommand() *cobra.Command {
 		Use:   "reexec",
 		Short: "Start the daemon's program again in place",
 		Long: `Starts the installed program in the place of the running daemon, which keeps its
-resources, its sequence numbers and its sockets: after an upgrade nothing moves.`,
+resources, its sequence numbers and its sockets: after an upgrade nothing moves.
+Waits until the new program answers, and fails when it does not or when the old
+one has to go on.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return s.inPlace(cmd.Context(), control.VerbReexec)
@@ -129,11 +131,14 @@ resources, its sequence numbers and its sockets: after an upgrade nothing moves.
 // hangs up: the order has succeeded when the new one answers.
 func (s *session) inPlace(ctx context.Context, verb string) error {
 	err := s.order(ctx, control.Order{Verb: verb}, true)
-	if hungUp(err) && s.settled(ctx, func(err error) bool { return err == nil }) {
-		fmt.Fprintln(s.stdout, "heartbeat is running again")
-		return nil
+	if !hungUp(err) {
+		return err
 	}
-	return err
+	if !s.settled(ctx, func(err error) bool { return err == nil }) {
+		return &exitError{code: exitFailed, text: "the new program does not answer: see heartbeat's log"}
+	}
+	fmt.Fprintln(s.stdout, "heartbeat is running again")
+	return nil
 }
 
 // hungUp reports whether the daemon closed the connection before it told the

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -79,10 +80,33 @@ type host struct {
 	to   unix.Sockaddr
 }
 
+// Inherited is the socket of an earlier run of the program, and the identifier
+// of its echoes. The file is the caller's to close.
+type Inherited struct {
+	File *os.File
+	ID   uint16
+}
+
+// HandOver returns a copy of a medium's socket for a successor of this program
+// that passes it to Continue; false when the medium is not of this package. The
+// file is close-on-exec and the caller's to close.
+func HandOver(from transport.Medium) (in Inherited, ok bool, err error) {
+	m, ok := from.(*medium)
+	if !ok {
+		return in, false, nil
+	}
+	file, err := m.socket.File()
+	return Inherited{file, m.id}, err == nil, err
+}
+
 // Open opens a ping node's medium. A name that does not resolve is no error
 // here: Send says so until it does. Errors are wrong specs, and a system that
 // refuses raw sockets.
-func Open(spec Spec) (transport.Medium, error) {
+func Open(spec Spec) (transport.Medium, error) { return Continue(spec, Inherited{}) }
+
+// Continue is Open with the socket of an earlier run, and the answers that wait
+// in it. What is no such socket is not used.
+func Continue(spec Spec, in Inherited) (transport.Medium, error) {
 	m := &medium{spec: spec, protocol: unix.IPPROTO_ICMP, request: ipv4.ICMPTypeEcho, reply: ipv4.ICMPTypeEchoReply}
 	family, network := unix.AF_INET, "ip4"
 	switch spec.Kind {
@@ -104,16 +128,9 @@ func Open(spec Spec) (transport.Medium, error) {
 			return nil, fmt.Errorf("%s: address %s is of the wrong family", m.Name(), host)
 		}
 	}
-	m.id = newID()
-	socket, err := datagram.New(m.Name(), family, unix.SOCK_RAW, m.protocol)
-	if err != nil {
+	if err := m.open(family, in); err != nil {
 		return nil, err
 	}
-	if err := socket.Control(m.setFilter); err != nil {
-		socket.Close()
-		return nil, fmt.Errorf("set up %s: %w", m.Name(), err)
-	}
-	m.socket = socket
 	ctx, cancel := context.WithTimeout(context.Background(), resolveWait)
 	defer cancel()
 	for _, name := range spec.Hosts {
@@ -123,6 +140,38 @@ func Open(spec Spec) (transport.Medium, error) {
 		h.peer.Wait(ctx)
 	}
 	return m, nil
+}
+
+// open opens the socket, or continues the inherited one.
+func (m *medium) open(family int, in Inherited) (err error) {
+	if in.File != nil {
+		if m.socket, err = datagram.Adopt(m.Name(), in.File); err == nil {
+			if m.socket.Control(m.isOurs) == nil {
+				m.id = in.ID
+				idOnce.Do(func() { nextID.Store(uint32(in.ID)) })
+				return nil
+			}
+			m.socket.Close()
+		}
+	}
+	m.id = newID()
+	if m.socket, err = datagram.New(m.Name(), family, unix.SOCK_RAW, m.protocol); err != nil {
+		return err
+	}
+	if err := m.socket.Control(m.setFilter); err != nil {
+		m.socket.Close()
+		return fmt.Errorf("set up %s: %w", m.Name(), err)
+	}
+	return nil
+}
+
+// isOurs checks that a socket is one of this kind of medium.
+func (m *medium) isOurs(fd int) error {
+	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	if err == nil && protocol != m.protocol {
+		err = errors.New("of another protocol")
+	}
+	return err
 }
 
 var (

@@ -59,6 +59,44 @@ func TestMedium(t *testing.T) {
 	}
 }
 
+// TestContinue passes the socket to a successor: an answer that nobody has read
+// yet is not lost, and answers to the predecessor's echoes still count.
+func TestContinue(t *testing.T) {
+	for _, spec := range []Spec{{"ping", "10.0.0.2", []string{"10.0.0.2"}}, {"ping6", "fd00::2", []string{"fd00::2"}}} {
+		t.Run(spec.Kind, func(t *testing.T) {
+			near, _ := cable(t)
+			first := open(t, near, spec)
+			mediumtest.Exchange(t, first, mediumtest.Listen(first))
+			first.Close()
+
+			old := open(t, near, spec)
+			waits := mediumtest.Packet(old.Format(), "waits", 300)
+			if err := old.Send(waits); err != nil {
+				t.Fatal(err)
+			}
+			in, ok, err := HandOver(old)
+			if !ok || err != nil {
+				t.Fatal(ok, err)
+			}
+			old.Close()
+			next, err := Continue(spec, in)
+			in.File.Close()
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { next.Close() })
+			hear := mediumtest.Listen(next)
+			mediumtest.Expect(t, hear, waits)
+			if err := near.Do(func() error { mediumtest.Exchange(t, next, hear); return nil }); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	if _, ok, _ := HandOver(nil); ok {
+		t.Error("a medium of another package was handed over")
+	}
+}
+
 func TestSilentHost(t *testing.T) {
 	near, _ := cable(t)
 	dead := open(t, near, Spec{"ping", "10.0.0.77", []string{"10.0.0.77"}})

@@ -27,6 +27,8 @@ type line struct {
 	file *os.File
 	raw  syscall.RawConn
 	lock *lock
+	// continued: it was open before, in an earlier run of the program.
+	continued bool
 
 	gone chan struct{} // closed when the line failed
 	once sync.Once
@@ -57,6 +59,45 @@ func openLine(spec Spec) (_ *line, err error) {
 	}
 	l.flush(bothQueues) // what waits there was said to, or by, whoever had the line before
 	return l, nil
+}
+
+// continueLine continues the line of an earlier run; nil when there is none, it
+// is another device or has another rate, or the lock was lost.
+func continueLine(spec Spec, in Inherited) *line {
+	if in.File == nil || in.Baud != spec.Baud || !isDevice(in.File, spec.Device) {
+		return nil
+	}
+	raw, err := in.File.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	fd := -1
+	if raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }) != nil || err != nil {
+		return nil
+	}
+	if unix.SetNonblock(fd, true) != nil {
+		unix.Close(fd)
+		return nil
+	}
+	l := &line{gone: make(chan struct{}), file: os.NewFile(uintptr(fd), spec.Device), continued: true}
+	if l.lock, err = takeLock(spec.LockDir, spec.Device); err == nil {
+		if l.raw, err = l.file.SyscallConn(); err == nil {
+			err = l.control(func(fd int) error { return setUp(fd, !spec.NoFlowControl) })
+		}
+	}
+	if err != nil {
+		l.close()
+		return nil
+	}
+	return l
+}
+
+// isDevice reports whether the open file is the device of that path: it may have
+// been unplugged and come back as another one.
+func isDevice(file *os.File, path string) bool {
+	open, err1 := file.Stat()
+	now, err2 := os.Stat(path)
+	return err1 == nil && err2 == nil && os.SameFile(open, now)
 }
 
 // setUp adds what heartbeat sets and tarm/serial does not.

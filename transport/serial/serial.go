@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"heartbeat/transport"
 	"heartbeat/transport/message"
 )
@@ -82,10 +84,46 @@ type medium struct {
 	discarded                                                atomic.Uint64
 }
 
+// Inherited is the open line of an earlier run of the program, and the rate that
+// it is set to. The file is the caller's to close.
+type Inherited struct {
+	File *os.File
+	Baud int
+}
+
+// HandOver returns a copy of a medium's line for a successor of this program
+// that passes it to Continue; false when the medium is not of this package, or
+// its line is down. The file is close-on-exec and the caller's to close.
+func HandOver(from transport.Medium) (in Inherited, ok bool, err error) {
+	m, ok := from.(*medium)
+	if !ok {
+		return in, false, nil
+	}
+	m.mu.Lock()
+	l := m.current
+	m.mu.Unlock()
+	if l == nil || l.isGone() {
+		return in, false, nil
+	}
+	fd := -1
+	if err := l.control(func(old int) (err error) {
+		fd, err = unix.FcntlInt(uintptr(old), unix.F_DUPFD_CLOEXEC, 0)
+		return err
+	}); err != nil {
+		return in, false, fmt.Errorf("copy line %s: %w", m.spec.Device, err)
+	}
+	return Inherited{os.NewFile(uintptr(fd), m.spec.Device), m.spec.Baud}, true, nil
+}
+
 // Open opens a serial medium. A device that is not there, or that another
 // program has locked, is no error here: Send says so until it can be opened.
 // Errors are wrong specs.
-func Open(spec Spec) (transport.Medium, error) {
+func Open(spec Spec) (transport.Medium, error) { return Continue(spec, Inherited{}) }
+
+// Continue is Open with the line of an earlier run: it never was closed, so the
+// other end sees no hang-up and no break, and what waits in the kernel is kept.
+// What is not that line is not used.
+func Continue(spec Spec, in Inherited) (transport.Medium, error) {
 	if !strings.HasPrefix(spec.Device, "/") {
 		return nil, fmt.Errorf("serial %q: not a full path", spec.Device)
 	}
@@ -103,7 +141,11 @@ func Open(spec Spec) (transport.Medium, error) {
 		queued:  make(chan struct{}, 1),
 		buffer:  make([]byte, readBytes),
 	}
-	l, err := openLine(spec)
+	l := continueLine(spec, in)
+	var err error
+	if l == nil {
+		l, err = openLine(spec)
+	}
 	m.set(l, err)
 	m.work.Go(func() { m.run(l) })
 	return m, nil
@@ -220,8 +262,10 @@ func (m *medium) take(buf []byte) []byte {
 // write carries packets from the queue to the line at the line's speed. It
 // returns when the line fails or the medium is closed.
 func (m *medium) write(l *line) error {
-	if err := l.sendBreak(m); err != nil {
-		return err
+	if !l.continued {
+		if err := l.sendBreak(m); err != nil {
+			return err
+		}
 	}
 	var buf []byte
 	// The other end may wait for the rest of what an earlier run, or a packet

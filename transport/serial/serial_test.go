@@ -113,6 +113,49 @@ func (c *cable) open(t testing.TB) (a, b transport.Medium) {
 	return open(t, c.a, c.dir), open(t, c.b, c.dir)
 }
 
+// TestContinue passes the line to a successor: what waits in the kernel is read,
+// which a line that is opened anew would throw away.
+func TestContinue(t *testing.T) {
+	c := newCable(t)
+	old, b := c.open(t)
+	hearB := mediumtest.Listen(b)
+	mediumtest.Exchange(t, old, hearB)
+	in, ok, err := HandOver(old)
+	if !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	old.Close()
+	waits := mediumtest.Packet(transport.FormatClassic, "waits", 300)
+	if err := b.Send(waits); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		n, err := unix.IoctlGetInt(int(c.slaves[0].Fd()), unix.TIOCINQ)
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("%d bytes wait: %v", n, err)
+		}
+		if n >= len(waits) {
+			break
+		}
+	}
+	spec := Spec{Device: c.a, Baud: baud, LockDir: c.dir}
+	next, err := Continue(spec, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { next.Close() })
+	mediumtest.Expect(t, mediumtest.Listen(next), waits)
+	mediumtest.Exchange(t, next, hearB)
+
+	for name, spec := range map[string]Spec{"rate": {Device: c.a, Baud: 9600, LockDir: c.dir}, "device": {Device: c.b, Baud: baud, LockDir: c.dir}} {
+		if l := continueLine(spec, in); l != nil {
+			l.close()
+			t.Errorf("a line with another %s was continued", name)
+		}
+	}
+	in.File.Close()
+}
+
 func TestMedium(t *testing.T) {
 	mediumtest.Run(t, 9000, func(t *testing.T) mediumtest.Ends {
 		a, b := newCable(t).open(t)

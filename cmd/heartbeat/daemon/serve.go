@@ -347,8 +347,7 @@ func (d *daemonProcess) run(ready *readiness) int {
 		}
 		// The control server must not answer while the process is replaced, but
 		// its socket stays: it is closed by the exec or not at all.
-		err := d.handOver(out.Snapshot)
-		d.log.Printf(cluster.Error, "%v; going on as before", err)
+		d.node.Stay(d.handOver(out.Snapshot))
 	}
 }
 
@@ -439,8 +438,9 @@ func (d *daemonProcess) obey(ctx context.Context, signals <-chan os.Signal) {
 			case syscall.SIGTERM:
 				d.node.Shutdown("signal TERM")
 			case syscall.SIGHUP:
-				// Reload logs its outcome; the signal has nobody to tell it to.
-				_ = d.node.Reload(ctx, false, "signal HUP", func(string) {})
+				// It may wait for a script, and a TERM must not wait for that. It
+				// logs its outcome; the signal has nobody to tell it to.
+				go func() { _ = d.node.Reload(ctx, false, "signal HUP", func(string) {}) }() // ends with ctx
 			case syscall.SIGUSR1:
 				d.setDebug(d.log.Debug() + 1)
 			case syscall.SIGUSR2:

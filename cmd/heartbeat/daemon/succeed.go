@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +16,8 @@ import (
 
 	"heartbeat/cluster/node"
 	"heartbeat/transport"
+	"heartbeat/transport/ping"
+	"heartbeat/transport/serial"
 	"heartbeat/transport/udp"
 )
 
@@ -29,14 +32,41 @@ type carried struct {
 	Origin  time.Duration
 	Started time.Time
 	Debug   int
-	// Sockets are descriptors by the names that the media gave them.
+	// Sockets are descriptors by the names that the UDP media gave them, Lines
+	// and Pings those of serial lines and ping nodes by the media's names.
 	Sockets map[string]int
+	Lines   map[string]carriedLine
+	Pings   map[string]carriedPing
 	// Control is the listening control socket; -1 for none.
 	Control int
 	// Programs are those of ha.cf that run.
 	Programs []node.RunningProgram
 	// Watchdog is armed, and stays so.
 	Watchdog *node.InheritedWatchdog
+}
+
+type carriedLine struct{ FD, Baud int }
+
+type carriedPing struct {
+	FD int
+	ID uint16
+}
+
+// handed are the files of a predecessor's media.
+type handed struct {
+	udp   udp.Inherited
+	lines map[string]serial.Inherited
+	pings map[string]ping.Inherited
+}
+
+// close closes what the media have taken copies of.
+func (h handed) close() {
+	for _, l := range h.lines {
+		_ = l.File.Close()
+	}
+	for _, p := range h.pings {
+		_ = p.File.Close()
+	}
 }
 
 func (c *carried) programs() []node.RunningProgram {
@@ -74,17 +104,54 @@ func (c *carried) watchdog() *node.InheritedWatchdog {
 	return c.Watchdog
 }
 
-// inherited are the predecessor's sockets, for udp.Open.
-func (c *carried) inherited() udp.Inherited {
+// inherited are the files of the predecessor's media, for openMedia.
+func (c *carried) inherited() (h handed) {
 	if c == nil {
-		return nil
+		return h
 	}
-	in := make(udp.Inherited)
-	for name, fd := range c.Sockets {
+	open := func(fd int, name string) *os.File {
 		unix.CloseOnExec(fd)
-		in[name] = os.NewFile(uintptr(fd), name)
+		return os.NewFile(uintptr(fd), name)
 	}
-	return in
+	h = handed{make(udp.Inherited), make(map[string]serial.Inherited), make(map[string]ping.Inherited)}
+	for name, fd := range c.Sockets {
+		h.udp[name] = open(fd, name)
+	}
+	for name, l := range c.Lines {
+		h.lines[name] = serial.Inherited{File: open(l.FD, name), Baud: l.Baud}
+	}
+	for name, p := range c.Pings {
+		h.pings[name] = ping.Inherited{File: open(p.FD, name), ID: p.ID}
+	}
+	return h
+}
+
+// handMedia enters the media's files into c and returns them.
+func (c *carried) handMedia(media []transport.Medium) (keep []*os.File, err error) {
+	names, keep, err := udp.Files(media)
+	if err != nil {
+		return nil, err
+	}
+	c.Sockets, c.Lines, c.Pings = make(map[string]int), make(map[string]carriedLine), make(map[string]carriedPing)
+	for i, name := range names {
+		c.Sockets[name] = descriptor(keep[i])
+	}
+	for _, m := range media {
+		l, isLine, err1 := serial.HandOver(m)
+		if isLine {
+			keep = append(keep, l.File)
+			c.Lines[m.Name()] = carriedLine{descriptor(l.File), l.Baud}
+		}
+		p, isPing, err2 := ping.HandOver(m)
+		if isPing {
+			keep = append(keep, p.File)
+			c.Pings[m.Name()] = carriedPing{descriptor(p.File), p.ID}
+		}
+		if err := errors.Join(err1, err2); err != nil {
+			return keep, err
+		}
+	}
+	return keep, nil
 }
 
 // listener is the predecessor's control socket, nil if it cannot be used.
@@ -113,20 +180,14 @@ func handOver(s *setup, c carried, media []transport.Medium, control net.Listene
 	if err != nil {
 		return fmt.Errorf("restart in place: %w", err)
 	}
-	names, files, err := udp.Files(media)
-	if err != nil {
-		return fmt.Errorf("restart in place: sockets: %w", err)
-	}
-	var keep []*os.File
-	keep = append(keep, files...)
+	keep, err := c.handMedia(media)
 	defer func() {
 		for _, f := range keep {
 			_ = f.Close()
 		}
 	}()
-	c.Sockets = make(map[string]int)
-	for i, name := range names {
-		c.Sockets[name] = descriptor(files[i])
+	if err != nil {
+		return fmt.Errorf("restart in place: media: %w", err)
 	}
 	c.Control = -1
 	if u, ok := control.(*net.UnixListener); ok {

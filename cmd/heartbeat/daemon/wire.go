@@ -23,15 +23,17 @@ import (
 	"heartbeat/transport/udp"
 )
 
-// openMedia opens all media of the configuration.
-func openMedia(c *config.Config, inherited udp.Inherited) ([]transport.Medium, error) {
+// openMedia opens all media of the configuration, and continues those that were
+// handed over.
+func openMedia(c *config.Config, from handed) ([]transport.Medium, error) {
+	defer from.close()
 	var specs []udp.Spec
 	for _, m := range c.Media {
 		if m.Kind != "serial" {
 			specs = append(specs, udp.Spec{Kind: m.Kind, Interface: m.Interface, Port: m.Port, Addr: m.Addr, TTL: m.TTL, Loop: m.Loop})
 		}
 	}
-	media, err := udp.Open(specs, inherited)
+	media, err := udp.Open(specs, from.udp)
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +47,7 @@ func openMedia(c *config.Config, inherited udp.Inherited) ([]transport.Medium, e
 		if m.Kind != "serial" {
 			continue
 		}
-		line, err := serial.Open(serial.Spec{Device: m.Interface, Baud: m.Baud})
+		line, err := serial.Continue(serial.Spec{Device: m.Interface, Baud: m.Baud}, from.lines["serial "+m.Interface])
 		if err != nil {
 			return fail(err)
 		}
@@ -59,7 +61,7 @@ func openMedia(c *config.Config, inherited udp.Inherited) ([]transport.Medium, e
 		case p.V6:
 			kind = "ping6"
 		}
-		node, err := ping.Open(ping.Spec{Kind: kind, Name: p.Name, Hosts: p.Hosts})
+		node, err := ping.Continue(ping.Spec{Kind: kind, Name: p.Name, Hosts: p.Hosts}, from.pings[kind+" "+p.Name])
 		if err != nil {
 			return fail(err)
 		}
