@@ -123,7 +123,6 @@ func (m *Machine) fence() {
 		*f = fencing{}
 		return
 	}
-	m.info(fmt.Sprintf("Resetting node %s with STONITH", f.Node), "resetting node", "node", f.Node)
 	why := f.Reason + ", and it may still hold resources"
 	if f.Ours {
 		why = f.Reason + ", and would reset this node if it lives"

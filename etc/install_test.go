@@ -362,7 +362,7 @@ func TestSamples(t *testing.T) {
 	if len(cfg.Nodes) != 2 || len(cfg.Media) != 4 || len(cfg.Groups) != 2 || cfg.Auth.Outbound != 1 {
 		t.Errorf("the samples give %d nodes, %d media, %d groups, key %d", len(cfg.Nodes), len(cfg.Media), len(cfg.Groups), cfg.Auth.Outbound)
 	}
-	if cfg.TOML != defaults.TOML {
+	if !reflect.DeepEqual(cfg.TOML, defaults.TOML) {
 		t.Errorf("the sample says %+v, the defaults are %+v", cfg.TOML, defaults.TOML)
 	}
 }

@@ -4,6 +4,8 @@
 package boot
 
 import (
+	"time"
+
 	"heartbeat/cluster"
 	"heartbeat/cluster/config"
 	"heartbeat/cluster/engine"
@@ -24,6 +26,11 @@ func Config(c *config.Config) engine.Config {
 		e.Links = append(e.Links, engine.Link{Name: m.Link(), Serial: m.Kind == "serial"})
 	}
 	_, e.Stonith = FenceDevice(c)
+	for _, name := range c.Nodes {
+		e.Stonith = e.Stonith || name != c.Self && len(c.Fences(name)) > 0
+	}
+	e.FenceDelay, e.FenceWait = time.Duration(c.TOML.Fencing.Delay), c.TOML.Fencing.AtStart == "wait"
+	e.StopReboot = c.TOML.Failure.Stop == "reboot"
 	e.Conflict, _ = cluster.ParseConflict(c.TOML.Guard.AddressConflict) // the words were checked
 	return e
 }

@@ -87,6 +87,7 @@ type Config struct {
 
 	nodePos  []Pos      // beside Nodes
 	groupPos []entryPos // beside Groups
+	fencePos []Pos      // beside TOML.Fences
 
 	portSet      bool  // udpport was given
 	defaultPort  []int // media above the first udpport: they have the default
@@ -191,6 +192,11 @@ type TOML struct {
 	Supervise bool `toml:"supervise"`
 	// Announce is the schedule of gratuitous ARP and neighbour advertisements.
 	Announce Announce `toml:"announce"`
+	// Fencing, Fences and Failure: how nodes are reset, by what, and when this
+	// one restarts itself.
+	Fencing Fencing `toml:"fencing"`
+	Fences  []Fence `toml:"fence,omitempty"`
+	Failure Failure `toml:"failure"`
 	// Scripts bounds the time that scripts may take.
 	Scripts Scripts `toml:"scripts"`
 	// Guard keeps a service address from being up twice.

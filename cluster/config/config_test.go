@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"io/fs"
 	"reflect"
 	"slices"
@@ -93,6 +94,20 @@ func TestMessages(t *testing.T) {
 		{name: "unknown kind of guard", toml: "[guard]\naddress_lifetime = \"on\"\naddress_conflict = \"\"\n", want: []string{
 			`ERROR /etc/ha.d/heartbeat.toml:2:1: guard.address_lifetime, there is no such choice, write "auto" or "off"`,
 			`ERROR /etc/ha.d/heartbeat.toml:3:1: guard.address_conflict, there is no such choice, write "warn", "refuse" or "off"`}},
+		{name: "fencing", toml: "[fencing]\nat_start = \"no\"\n[failure]\nstop = \"panic\"\n[[fence]]\nnode = \"node2\"\nagent = \"fence_dummy\"\n" +
+			"[[fence]]\nnode = \"node7\"\nagent = \"fence_none\"\naction = \"on\"\ntimeout = 0.5\noptions = { action = \"off\", x = 1.5, \"a b\" = 1, y = \"\"\"1\n2\"\"\" }\n", want: []string{
+			`ERROR /etc/ha.d/heartbeat.toml:2:1: fencing.at_start, there is no such choice, write "reset" or "wait"`,
+			`ERROR /etc/ha.d/heartbeat.toml:4:1: failure.stop, there is no such choice, write "block" or "reboot"`,
+			`ERROR /etc/ha.d/heartbeat.toml:8:3: fence.node "node7", no node line of ha.cf names it, name the node that the device resets`,
+			`ERROR /etc/ha.d/heartbeat.toml:8:3: fence.action "on", a device switches off, or off and on, write "reboot" or "off"`,
+			`ERROR /etc/ha.d/heartbeat.toml:8:3: fence.timeout, it is at least a second, write "60s"`,
+			`ERROR /etc/ha.d/heartbeat.toml:8:3: option "a b", an option's name has letters, digits, - and _, see the agent's manual page`,
+			`ERROR /etc/ha.d/heartbeat.toml:8:3: option action, the action is given by the table, write action beside agent`,
+			`ERROR /etc/ha.d/heartbeat.toml:8:3: option x, an agent reads a text, a whole number, true or false, write it so`,
+			`ERROR /etc/ha.d/heartbeat.toml:8:3: option y, a value is one line of at most 1000 bytes, shorten it`,
+			`ERROR /etc/ha.d/heartbeat.toml:8:3: fence.agent fence_none, there is no program /usr/sbin/fence_none, install the package fence-agents, or correct the name`}},
+		{name: "unknown key of a fence", toml: "[[fence]]\nnode = \"node2\"\nagent = \"fence_dummy\"\nlevel = 1\n", want: []string{
+			`ERROR /etc/ha.d/heartbeat.toml:4:1: unknown key "fence.level", it would have no effect, remove it`}},
 		{name: "unknown key", toml: "[announce]\nburts = 3\n", want: []string{
 			`ERROR /etc/ha.d/heartbeat.toml:2:1: unknown key "announce.burts", it would have no effect, write burst`}},
 		{name: "key after the wrong table", toml: "control_socket = \"/x\"\n[scripts]\nlog_format = \"text\"\n", want: []string{
@@ -296,7 +311,7 @@ func TestDigest(t *testing.T) {
 
 func TestTOMLDefaultsAndRoundTrip(t *testing.T) {
 	c, _ := load(goodHACF, goodAuth, "", "")
-	if c.TOML != defaultTOML() {
+	if !reflect.DeepEqual(c.TOML, defaultTOML()) {
 		t.Errorf("without a file: %+v", c.TOML)
 	}
 	c, probs := load(goodHACF, goodAuth, "", "[announce]\ninterval = 2\nrefresh = 1.5\n[scripts]\nstop = \"90s\"\n")
@@ -311,13 +326,17 @@ func TestTOMLDefaultsAndRoundTrip(t *testing.T) {
 		want := TOML{ControlSocket: "/" + rapid.StringMatching(`[ -~]{0,40}`).Draw(t, "path"), LogFormat: "json",
 			Announce: Announce{rapid.IntRange(1, burstMax).Draw(t, "burst"), span.Draw(t, "interval"), span.Draw(t, "refresh")},
 			Scripts:  Scripts{span.Draw(t, "start"), span.Draw(t, "stop"), span.Draw(t, "status")},
-			Guard:    Guard{rapid.SampledFrom([]string{"auto", "off"}).Draw(t, "lifetime"), rapid.SampledFrom([]string{"warn", "refuse", "off"}).Draw(t, "conflict")}}
+			Guard:    Guard{rapid.SampledFrom([]string{"auto", "off"}).Draw(t, "lifetime"), rapid.SampledFrom([]string{"warn", "refuse", "off"}).Draw(t, "conflict")},
+			Fencing:  Fencing{span.Draw(t, "delay"), rapid.SampledFrom([]string{"reset", "wait"}).Draw(t, "at start")},
+			Failure:  Failure{rapid.SampledFrom([]string{"block", "reboot"}).Draw(t, "failure")},
+			Fences: []Fence{{Node: "node2", Agent: "fence_dummy", Action: "off", Timeout: span.Draw(t, "timeout"),
+				Options: map[string]any{"a": int64(1), "b": true, "c": "x y"}}}}
 		text, err := FormatTOML(want)
 		if err != nil {
 			t.Fatal(err)
 		}
 		c, probs := load(goodHACF, goodAuth, "", text)
-		if c.TOML != want || probs.Failed() {
+		if !reflect.DeepEqual(c.TOML, want) || probs.Failed() {
 			t.Fatalf("%+v became %+v\n%s%v", want, c.TOML, text, report(probs))
 		}
 	})
@@ -337,4 +356,30 @@ func TestRoundTrip(t *testing.T) {
 			t.Fatalf("%v %v became %v %v: %v", groups, auth, c.Groups, c.Auth, report(probs))
 		}
 	})
+}
+
+// TestFencePassword: a device's password is in no output, and a file that others
+// can read is named.
+func TestFencePassword(t *testing.T) {
+	toml := "[[fence]]\nnode = \"node2\"\nagent = \"fence_dummy\"\noptions = { ip = \"192.0.2.1\", password = \"swordfish\", passwd_script = \"/root/tell\" }\n"
+	files := Files{HACF: File{Data: []byte(goodHACF)}, AuthKeys: File{Data: []byte(goodAuth), Mode: 0o600}, HAResources: File{}, NodeInfo: File{Err: fs.ErrNotExist},
+		TOML: File{Data: []byte(toml), Mode: 0o600}}
+	c, probs := Parse(files)
+	if len(report(probs)) != 0 {
+		t.Errorf("mode 0600: %v", report(probs))
+	}
+	if got := c.Fences("node2")[0]; got.Input("off") != "action=off\nip=192.0.2.1\npasswd_script=/root/tell\npassword=swordfish\n" || fmt.Sprint(got.Secrets()) != "[swordfish]" {
+		t.Errorf("%q, secrets %v", got.Input("off"), got.Secrets())
+	}
+	for _, s := range c.Origins() {
+		if strings.Contains(s.Value, "swordfish") {
+			t.Errorf("show tells the password: %+v", s)
+		}
+	}
+	files.TOML.Mode = 0o640
+	_, probs = Parse(files)
+	want := "WARN /etc/ha.d/heartbeat.toml:1:3: a fencing device's password, the file has mode 0640: others than root can read it, chmod 600 /etc/ha.d/heartbeat.toml"
+	if got := report(probs); len(got) != 1 || got[0] != want {
+		t.Errorf("mode 0640: %q", got)
+	}
 }

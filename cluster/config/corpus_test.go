@@ -87,6 +87,8 @@ func (l lab) ServiceName(port int) string {
 	return ""
 }
 
+func (lab) Program(path string) bool { return path == "/usr/sbin/fence_dummy" }
+
 func (lab) StonithType(name string) bool { return name == "null" || name == "meatware" }
 func (lab) LogdRunning() bool            { return false }
 

@@ -34,6 +34,8 @@ type Host interface {
 	ServiceName(port int) string
 	// StonithType reports whether cluster-glue has that stonith plugin.
 	StonithType(name string) bool
+	// Program reports whether the file is there and can be executed.
+	Program(path string) bool
 	// LogdRunning reports whether cluster-glue's logging daemon answers.
 	LogdRunning() bool
 }

@@ -202,6 +202,12 @@ func services(f func(name string, port int) bool) {
 // stonithDirs are where cluster-glue keeps its plugins.
 var stonithDirs = []string{"/usr/lib/stonith/plugins", "/usr/lib64/stonith/plugins", "/usr/libexec/stonith/plugins"}
 
+// Program looks at the file.
+func (OSHost) Program(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0
+}
+
 // StonithType looks for the plugin's file.
 func (OSHost) StonithType(name string) bool {
 	if name == "" || name == "external" || strings.Contains(name, "..") {

@@ -102,8 +102,12 @@ func (c *Config) Origins() []Origin {
 		add("group "+g.Key, g.Node+": "+strings.Join(g.Resources, " "), c.groupPos[i].node.String())
 	}
 	t := c.TOML
+	for i, f := range t.Fences {
+		add("fence "+f.Node, f.describe(), c.fencePos[i].String())
+	}
 	for _, v := range []Param{
 		{"control_socket", t.ControlSocket}, {"log_format", t.LogFormat}, {"supervise", fmt.Sprint(t.Supervise)},
+		{"fencing.delay", t.Fencing.Delay.String()}, {"fencing.at_start", t.Fencing.AtStart}, {"failure.stop", t.Failure.Stop},
 		{"announce.burst", strconv.Itoa(t.Announce.Burst)}, {"announce.interval", t.Announce.Interval.String()},
 		{"announce.refresh", t.Announce.Refresh.String()}, {"scripts.start", t.Scripts.Start.String()},
 		{"scripts.stop", t.Scripts.Stop.String()}, {"scripts.status", t.Scripts.Status.String()},

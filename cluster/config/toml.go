@@ -24,7 +24,9 @@ func defaultTOML() TOML {
 			Refresh: Duration(time.Minute)},
 		Scripts: Scripts{Start: Duration(10 * time.Minute), Stop: Duration(10 * time.Minute),
 			Status: Duration(time.Minute)},
-		Guard: Guard{AddressLifetime: "auto", AddressConflict: "warn"},
+		Fencing: Fencing{Delay: Duration(5 * time.Second), AtStart: "reset"},
+		Failure: Failure{Stop: "block"},
+		Guard:   Guard{AddressLifetime: "auto", AddressConflict: "warn"},
 	}
 }
 
@@ -108,6 +110,8 @@ func parseTOML(cfg *Config, f File) Problems {
 		"announce", "burst", "interval", "refresh",
 		"scripts", "start", "stop", "status",
 		"guard", "address_lifetime",
+		"fencing", "delay", "at_start", "failure",
+		"fence", "node", "agent", "action", "timeout", "options",
 	}
 	for _, key := range md.Undecoded() {
 		line, col := findKey(lines, key)
@@ -136,6 +140,9 @@ func parseTOML(cfg *Config, f File) Problems {
 	check(t.Guard.AddressLifetime == "auto" || t.Guard.AddressLifetime == "off", "guard.address_lifetime", "there is no such choice", `write "auto" or "off"`)
 	_, ok := cluster.ParseConflict(t.Guard.AddressConflict)
 	check(ok, "guard.address_conflict", "there is no such choice", `write "warn", "refuse" or "off"`)
+	check(t.Fencing.AtStart == "reset" || t.Fencing.AtStart == "wait", "fencing.at_start", "there is no such choice", `write "reset" or "wait"`)
+	check(t.Failure.Stop == "block" || t.Failure.Stop == "reboot", "failure.stop", "there is no such choice", `write "block" or "reboot"`)
+	probs = append(probs, parseFences(cfg, f, lines, add)...)
 	for _, s := range []struct {
 		key string
 		d   Duration

@@ -59,6 +59,7 @@ type daemonProcess struct {
 	// watchdog is the machine's, nil for none.
 	watchdog *node.Watchdog
 	signals  chan os.Signal
+	fencing  fenceCheck
 }
 
 // serve is the daemon until its end. ready may be nil.
@@ -242,7 +243,7 @@ func (d *daemonProcess) open(restarted bool) error {
 		Device: c.Watchdog, Keepalive: c.Keepalive, Deadtime: c.Deadtime, Inherited: d.inherited, Log: d.log,
 	})
 	var probe func(context.Context, []string) []cluster.GroupResult
-	alive, guards := []func(time.Time){d.watchdog.Alive}, []func() string{d.watchdog.Trouble}
+	alive, guards := []func(time.Time){d.watchdog.Alive}, []func() string{d.watchdog.Trouble, d.fencing.Trouble}
 	if d.addresses != nil {
 		alive, guards = append(alive, d.addresses.Alive), append(guards, d.addressTrouble)
 		probe = d.probe(groups)
@@ -337,6 +338,7 @@ func (d *daemonProcess) run(ready *readiness) int {
 		served <- control.Serve(ctx, d.listener, d.node, control.Options{Log: slog.New(d.log.Handler())})
 	}()
 	go d.obey(ctx, d.signals)
+	go d.fencing.run(ctx, d) // ends with ctx
 	ready.report(0, "")
 	d.notifier.Ready()
 
