@@ -30,24 +30,35 @@ type fencing struct {
 // dead at the same time, give or take a keepalive. The one that is to win resets
 // at once, the other one waits long enough to be gone by then. Neither can ask
 // the other, and what each believes of the other's holdings may be old; so each
-// goes by itself alone, and all four cases lie a whole delay apart:
+// goes by itself alone, and all cases that can meet lie a whole delay apart:
 //
 //	first of the node lines, holds something     0
-//	first, holds nothing                         2 delays
 //	second, whatever it holds                    1 delay
+//	first, holds nothing                         2 delays
+//	first, has not heard the other one yet       3 delays
+//	second, has not heard the other one yet      4 delays
 //
 // The first keeps what it has. The second wins only when the first has nothing
-// to lose. 3.0.6 resets at once, whatever it holds, so towards it we always wait.
+// to lose. One that has just started is granted initdead and so may be later than
+// the other one by more than a keepalive, but not earlier: it comes last. Two that
+// have both not heard each other have nothing in common to count from; only
+// fencing.at_start = "wait" keeps those apart. 3.0.6 resets at once, whatever it
+// holds, so towards it we always wait.
 func (m *Machine) fenceDelay(n *node) time.Duration {
-	old := n.Generation != 0 && !n.New
 	first := slices.Index(m.cfg.Nodes, m.cfg.Self) < slices.Index(m.cfg.Nodes, n.Name)
+	heard, times := n.Generation != 0, time.Duration(1)
 	switch {
-	case old || !first:
-		return m.cfg.FenceDelay
+	case !heard && first:
+		times = 3
+	case !heard:
+		times = 4
+	case !n.New || !first:
 	case m.st.Mine != None:
-		return 0
+		times = 0
+	default:
+		times = 2
 	}
-	return 2 * m.cfg.FenceDelay
+	return times * m.cfg.FenceDelay
 }
 
 // fenceForOurs resets a dead node that held nothing, if this one does: when both

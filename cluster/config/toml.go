@@ -24,7 +24,7 @@ func defaultTOML() TOML {
 			Refresh: Duration(time.Minute)},
 		Scripts: Scripts{Start: Duration(10 * time.Minute), Stop: Duration(10 * time.Minute),
 			Status: Duration(time.Minute)},
-		Fencing: Fencing{Delay: Duration(5 * time.Second), AtStart: "reset"},
+		Fencing: Fencing{Delay: Duration(10 * time.Second), AtStart: "reset"},
 		Failure: Failure{Stop: "block"},
 		Guard:   Guard{AddressLifetime: "auto", AddressConflict: "warn"},
 	}

@@ -56,6 +56,9 @@ func (p Pair) remedies(class string) (list []string) {
 		add(medium)
 	case reasonResets:
 		add(medium)
+		if !p.Nodes[0].FenceWait {
+			add("fencing.at_start = \"wait\" in heartbeat.toml: a node that has just started resets nobody of whom it has heard nothing")
+		}
 	case reasonNoNode:
 		add("nothing: a machine must run to own anything")
 	}
