@@ -193,6 +193,9 @@ func (s Scenario) SettleBound() time.Duration {
 	if c.FenceTakes > 0 {
 		b += 2*(rebootTime+c.Initdead+c.FenceTakes+2*c.FenceDelay) + 20*time.Second
 	}
+	if c.StopReboot {
+		b += 2 * (rebootTime + c.Initdead)
+	}
 	if len(c.PingNodes) > 0 {
 		b += 2*c.Deadtime + 30*time.Second // ipfail's pauses
 	}

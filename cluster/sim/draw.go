@@ -21,6 +21,7 @@ func Draw(seed uint64) Scenario {
 	}
 	d.r = rand.New(rand.NewPCG(seed, 0x72617265))
 	d.extend()
+	d.s.Cluster.StopReboot = rand.New(rand.NewPCG(seed, 0x7265626f6f74)).IntN(12) == 0
 	for range d.r.IntN(4) {
 		d.fault(rareKinds)
 	}

@@ -300,6 +300,9 @@ func (n *node) reexec() {
 }
 
 func (n *node) busy() bool {
+	if slices.ContainsFunc(n.w.resets, func(r reset) bool { return r.by == n.index && r.life == n.life }) {
+		return true
+	}
 	return slices.ContainsFunc(n.groups, func(r *resource) bool { return r.act != nil || len(r.waiting) > 0 })
 }
 
@@ -397,6 +400,11 @@ func (n *node) do(out engine.Output) {
 		if n.w.tracing() && out.Kind != "link" {
 			n.say("%s: %s (%s)", out.Kind, out.Text, out.Reason)
 		}
+	case engine.Reboot:
+		n.say("restarts its machine: %s", out.Reason)
+		n.w.check.causes++
+		n.w.powerOff(n, DiskKept)
+		n.w.resets = append(n.w.resets, reset{at: n.w.now + rebootTime, by: n.index, target: n.index, starts: true})
 	case engine.Reply:
 		if out.Final {
 			delete(n.orders, out.ID)

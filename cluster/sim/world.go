@@ -40,6 +40,8 @@ type Cluster struct {
 	// with FenceWait a peer that was never heard is not reset.
 	FenceTakes, FenceDelay time.Duration
 	FenceWait              bool
+	// StopReboot: a stop that fails restarts the machine.
+	StopReboot bool `json:",omitempty"`
 	// PingNodes are watched, and ipfail compares how many of them answer.
 	PingNodes []string `json:",omitempty"`
 	// Bystander is a node of Nodes that has no groups and takes none.
@@ -175,6 +177,7 @@ func newWorld(s Scenario) *world {
 		Failback: c.Failback, Conflict: c.Conflict, InnerAuth: c.InnerAuth, IPFail: len(c.PingNodes) > 0,
 		Keys: engine.Keys{Outbound: 1, Keys: []engine.Key{{Index: 1, Method: c.Method, Secret: "simulated"}}},
 	}
+	w.config.StopReboot = c.StopReboot
 	w.config.Stonith, w.config.FenceDelay, w.config.FenceWait = c.FenceTakes > 0, c.FenceDelay, c.FenceWait
 	if c.Method == "crc" {
 		w.config.Keys.Keys[0].Secret = ""
