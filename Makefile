@@ -55,9 +55,11 @@ PAGES = heartbeat.8 hbctl.8 cl_status.1 hb_standby.1 hb_takeover.1 \
 # Test packages run side by side and share two cores with real daemons.
 TESTFLAGS ?= -count=1 -p 2 -parallel 4 -timeout 30m
 FUZZTIME  ?= 30s
-# Hours of cluster time that make sim runs, and its first seed.
+# Hours of cluster time that make sim runs, its first seed, and further flags:
+# -bypass leaves wire format and digests out, -transcript SEED tells one run.
 SIMHOURS  ?= 100
 SIMSEED   ?= 1
+SIMFLAGS  ?=
 
 .PHONY: all build man install install-programs install-config install-docs accounts uninstall \
         demo test check vet lint bench interop sim fuzz deps clean
@@ -181,7 +183,7 @@ lint:
 	$(STATICCHECK) ./...
 
 sim:
-	$(GO) test -count=1 -timeout 0 -v -run '^TestSimulate$$' ./cluster/sim -hours $(SIMHOURS) -seed $(SIMSEED)
+	$(GO) test -count=1 -timeout 0 -v -run '^TestSimulate$$' ./cluster/sim -hours $(SIMHOURS) -seed $(SIMSEED) $(SIMFLAGS)
 
 # Every fuzz target of every package, FUZZTIME each.
 fuzz:
