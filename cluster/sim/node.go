@@ -107,8 +107,8 @@ type hearing struct {
 	silent    time.Duration
 	wasSilent bool
 	inSilence bool
-	// first is the keepalive that was the first one heard: older ones, sent
-	// again for another node, are dropped.
+	// first is the keepalive that was the first one heard, or the first after a
+	// silence: older ones, sent again for another node, are dropped.
 	first int
 }
 
@@ -532,7 +532,9 @@ func (n *node) note(from *node, data []byte) {
 			if !h.ever {
 				h.first = k.n
 			}
-			n.w.silence(from, n) // as it was until now
+			if n.w.silence(from, n) { // as it was until now
+				h.first = k.n
+			}
 			k.got |= 1 << n.index
 			h.at, h.world, h.ever, h.gen = n.local(), n.w.now, true, k.gen
 		}
