@@ -408,7 +408,14 @@ func TestPagesAreComplete(t *testing.T) {
 	walk = func(typ reflect.Type) {
 		for i := range typ.NumField() {
 			f := typ.Field(i)
-			key := f.Tag.Get("toml")
+			key, _, _ := strings.Cut(f.Tag.Get("toml"), ",")
+			if f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Struct { // a table as often as wanted
+				if !strings.Contains(toml, "[["+key+"]]") || !strings.Contains(string(sample), "[["+key+"]]") {
+					t.Errorf("heartbeat.toml(5) or the sample does not have the tables %s", key)
+				}
+				walk(f.Type.Elem())
+				continue
+			}
 			if f.Type.Kind() == reflect.Struct {
 				if !strings.Contains(toml, "["+key+"]") || !strings.Contains(string(sample), "["+key+"]") {
 					t.Errorf("heartbeat.toml(5) or the sample does not have the table %s", key)
@@ -416,7 +423,7 @@ func TestPagesAreComplete(t *testing.T) {
 				walk(f.Type)
 				continue
 			}
-			if !strings.Contains(toml, "**"+key+"**") || !strings.Contains(string(sample), "# "+key+" = ") {
+			if !strings.Contains(toml, "**"+key+"**") || !regexp.MustCompile(`(?m)^# +`+key+` = `).Match(sample) {
 				t.Errorf("heartbeat.toml(5) or the sample does not have the key %s", key)
 			}
 		}
