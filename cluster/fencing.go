@@ -132,6 +132,7 @@ func (m *Machine) fence() {
 	n := m.node(f.Node)
 	if n == nil || n.State != "dead" || m.leaving() {
 		*f = fencing{}
+		m.st.OtherStable = m.st.OtherStable || m.leaving() // a shutdown need not wait for the dead
 		return
 	}
 	why := f.Reason + ", and it may still hold resources"
@@ -140,7 +141,7 @@ func (m *Machine) fence() {
 	}
 	m.record("node", "resets "+f.Node, why)
 	f.Begun = m.now
-	m.run(job{Why: whyFence, Kind: JobFence, Node: f.Node, Reason: f.Reason}, f.Reason)
+	m.run(job{Why: whyFence, Kind: JobFence, Node: f.Node, Reason: f.Reason, Generation: n.Generation}, f.Reason)
 }
 
 // fenced is the end of an attempt.
@@ -160,6 +161,12 @@ func (m *Machine) fenced(j job, err string) {
 	m.info(fmt.Sprintf("node %s now reset.", j.Node), "node reset", "node", j.Node)
 	m.record("node", j.Node+" was reset", j.Reason)
 	if n == nil {
+		return
+	}
+	if n.State != "dead" && n.Generation != j.Generation {
+		// It has started again since: we learn late of the reset, or it was another
+		// life that was reset. If this one is gone, its silence will tell.
+		m.record("node", j.Node+" has started again since it was reset", "its generation grew")
 		return
 	}
 	n.Down = true

@@ -75,7 +75,11 @@ func (m *Machine) Fingerprint(now Instant) (json.RawMessage, error) {
 	}
 	st.Jobs = append([]job(nil), st.Jobs...)
 	for i := range st.Jobs {
-		st.Jobs[i].ID = st.NextJob - st.Jobs[i].ID
+		j := &st.Jobs[i]
+		j.ID, j.Reason = st.NextJob-j.ID, ""
+		if n := m.node(j.Node); n != nil && j.Why == whyFence {
+			j.Generation = n.Generation - j.Generation
+		}
 	}
 	if st.Standby == StandbyNot {
 		st.StandbyFrom = "" // whose the last one was

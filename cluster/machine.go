@@ -270,8 +270,9 @@ type job struct {
 	Node  string
 	Keys  []string
 	Title string
-	// Reason is a reset's.
-	Reason string
+	// Reason is a reset's, and Generation what was known of its node then.
+	Reason     string
+	Generation uint64
 	// AskPeer: idle groups are asked for, since the other node may run them
 	// (legacy mode).
 	AskPeer bool

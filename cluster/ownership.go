@@ -607,6 +607,7 @@ func (m *Machine) leaving() bool {
 func (m *Machine) takeover(name, reason string) {
 	if m.leaving() {
 		m.info("Resource takeover cancelled - shutdown in progress.", "takeover cancelled: shutting down", "node", name)
+		m.st.OtherStable = true
 		return
 	}
 	m.info(fmt.Sprintf("Resources being acquired from %s.", name), "taking over", "node", name, "reason", reason)

@@ -255,6 +255,23 @@ func TestWays(t *testing.T) {
 			owners: "web:; ",
 		},
 		{
+			name:   "a stop during a reset ends after it",
+			change: func(c *engine.Config) { c.Links, c.Stonith, c.FenceDelay = c.Links[:1], true, 10*time.Second },
+			deeds: deeds{
+				{30 * time.Second, Fault{Kind: PowerOff, Node: "alpha"}, false}, {52 * time.Second, Fault{Kind: Stop, Node: "beta"}, false},
+			},
+			owners: "web:; ",
+		},
+		{
+			name:   "a reset of which a paused machine learns late is not held against who has started again since",
+			change: func(c *engine.Config) { c.Stonith, c.FenceDelay = true, 0 },
+			deeds: deeds{
+				{10375 * ms, stall, false}, {21 * time.Second, stall, true}, {21 * time.Second, Fault{Kind: Freeze, Node: "beta"}, false},
+				{66 * time.Second, Fault{Kind: Freeze, Node: "beta"}, true},
+			},
+			owners: "web: alpha; ",
+		},
+		{
 			name:   "what is let go of for a node that dies at once is taken again",
 			change: func(c *engine.Config) { c.Links, c.Failback = c.Links[:1], cluster.FailbackOff },
 			deeds: deeds{
@@ -355,7 +372,7 @@ func TestCloneSharesNothing(t *testing.T) {
 		shared []string // never changed, or of the simulator's own loop
 		cloned []string
 	}{
-		{world{}, []string{"config", "ring", "agenda", "replays", "trace"},
+		{world{}, []string{"config", "ring", "bypass", "agenda", "replays", "trace"},
 			[]string{"scenario", "source", "random", "net", "nodes", "active", "results", "resets", "check", "result", "watch"}},
 		{node{}, []string{"config", "record", "writes"},
 			[]string{"w", "groups", "engine", "mail", "pending", "scripts", "pongs", "held", "orders", "booting", "heard", "sent"}},
