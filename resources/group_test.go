@@ -833,3 +833,49 @@ func TestBatchStopFails(t *testing.T) {
 		equal(t, "calls", f.calls, []string{"4 stop", "3 stop", "2 stop", "4 stop", "3 stop"})
 	})
 }
+
+// keeper is a resource that an earlier process may have started.
+type keeper struct {
+	*fakeResource
+	kept *[]string
+}
+
+func (k keeper) Keep(_ context.Context, watched bool) error {
+	*k.kept = append(*k.kept, fmt.Sprint(k.arg, " ", watched))
+	if k.arg == "bad" {
+		return errors.New("no such device")
+	}
+	return nil
+}
+
+// TestKeep: every resource that must know is told, whatever becomes of the others,
+// and the administrator's scripts are none of them.
+func TestKeep(t *testing.T) {
+	m := newMachine(t)
+	m.service(m.dir, "web", "")
+	var kept []string
+	var f fake
+	lib := m.library(resources.Options{Builtin: map[string]resources.Factory{"IPaddr": func(args []string) (resources.Resource, error) {
+		r, err := f.factory(args)
+		if err != nil {
+			return nil, err
+		}
+		return keeper{r.(*fakeResource), &kept}, nil
+	}}})
+	g := lib.Group("node1", []string{"IPaddr::one", "IPaddr::bad", "web", "missing", "IPaddr::two"})
+	err := g.Keep(context.Background(), true)
+	equal(t, "kept", kept, []string{"one true", "bad true", "two true"})
+	if err == nil || !strings.Contains(err.Error(), "keep IPaddr::bad: no such device") || !strings.Contains(err.Error(), "keep missing: ") {
+		t.Errorf("error %v", err)
+	}
+	list, err := g.Resources(context.Background())
+	var names []string
+	for _, r := range list {
+		names = append(names, r.Name())
+	}
+	equal(t, "resources", names, []string{"IPaddr::one", "IPaddr::bad", "web", "IPaddr::two"})
+	if err != nil {
+		t.Error(err)
+	}
+	equal(t, "calls of scripts", m.calls(), nil)
+}
