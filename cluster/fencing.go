@@ -32,12 +32,13 @@ type fencing struct {
 // the other, and what each believes of the other's holdings may be old; so each
 // goes by itself alone, and all cases that can meet lie a whole delay apart:
 //
-//	first of the node lines, holds something     0
+//	first by name, holds something               0
 //	second, whatever it holds                    1 delay
 //	first, holds nothing                         2 delays
 //	first, has not heard the other one yet       3 delays
 //	second, has not heard the other one yet      4 delays
 //
+// By name, since the node lines of the two files may differ in their order.
 // The first keeps what it has. The second wins only when the first has nothing
 // to lose. One that has just started is granted initdead and so may be later than
 // the other one by more than a keepalive, but not earlier: it comes last. Two that
@@ -45,7 +46,7 @@ type fencing struct {
 // fencing.at_start = "wait" keeps those apart. 3.0.6 resets at once, whatever it
 // holds, so towards it we always wait.
 func (m *Machine) fenceDelay(n *node) time.Duration {
-	first := slices.Index(m.cfg.Nodes, m.cfg.Self) < slices.Index(m.cfg.Nodes, n.Name)
+	first := m.cfg.Self < n.Name
 	heard, times := n.Generation != 0, time.Duration(1)
 	switch {
 	case !heard && first:

@@ -150,3 +150,32 @@ func TestFenceDeviceGone(t *testing.T) {
 		t.Errorf("hbctl why:\n%s", o.Stdout)
 	}
 }
+
+// TestStopReboot: a group that cannot be stopped restarts its machine where a
+// setting says so, and the other node takes over. (Of a machine a lab's node has
+// its processes: they end.)
+func TestStopReboot(t *testing.T) {
+	t.Parallel()
+	cfg := calm()
+	cfg.Services = []string{"stuck"}
+	c := newCluster(t, both(), cfg)
+	c.script("stuck", "#!/bin/sh\n[ \"$1\" = status ] && { [ -e /run/stuck ] && echo running OK || echo stopped; exit 0; }\n[ \"$1\" = start ] && touch /run/stuck && exit 0\nexit 1\n")
+	for _, n := range c.Nodes() {
+		c.must(n.Write("/etc/ha.d/heartbeat.toml", "[failure]\nstop = \"reboot\"\n", 0o600))
+	}
+	c.startBoth(cfg)
+	if o := c.run(c.N1, c.on(c.N1).Standby, "all"); o.Code != 0 {
+		t.Fatalf("hb_standby: %+v", o)
+	}
+	c.says(c.N1, "CRIT: Rebooting system.  Reason: stop of resource group")
+	c.must(lab.Wait(t.Context(), limit, "the machine has restarted", func() (bool, string) {
+		list, err := c.N1.Processes()
+		return len(list) == 0, fmt.Sprint(list, err)
+	}))
+	c.must(lab.Wait(t.Context(), limit, "n2 has taken over", func() (bool, string) {
+		return c.N2.Holds(cfg.Addrs[0]), c.N2.Tail("/var/log/ha-log", 10)
+	}))
+	if o := c.run(c.N2, "cat", "/run/stuck"); o.Code != 0 {
+		t.Errorf("the service does not run on n2: %+v", o)
+	}
+}

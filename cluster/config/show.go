@@ -177,6 +177,9 @@ func (c *Config) Digest() string {
 	slices.Sort(lines)
 	lines = append(lines, fmt.Sprintf("time %v %v %v %v %v", c.Keepalive, c.Deadtime, c.Warntime, c.Initdead, c.Deadping),
 		fmt.Sprintf("auto_failback %v", c.Failback))
+	if len(c.Stonith)+len(c.TOML.Fences) > 0 {
+		lines = append(lines, fmt.Sprintf("fencing %v", c.TOML.Fencing.Delay))
+	}
 	sum := sha256.Sum256([]byte(strings.Join(lines, "\n")))
 	return hex.EncodeToString(sum[:8])
 }
