@@ -208,6 +208,8 @@ func (s *story) pair(d *datadriven.TestData) {
 				d.Fatalf(s.t, "%v", err)
 			}
 			s.cfg.Stonith, s.cfg.FenceDelay = true, delay
+		case "fence-wait":
+			s.cfg.FenceWait = true
 		case "stop-reboot":
 			s.cfg.StopReboot = true
 		case "storage":
