@@ -214,6 +214,9 @@ func (m *Machine) jobDone(ev JobDone) {
 		}
 		m.send(IPRequestResp{Dest: j.Node, Key: j.Keys[0], WeOwn: true, OK: ok})
 	case whyYield:
+		if ok {
+			m.st.Mine &^= m.idle(j.Set) // claimed for a node that started meanwhile
+		}
 		m.sayResource(m.st.Phase == PhaseStable, "")
 		if m.cfg.Failback != FailbackLegacy {
 			m.reclaim() // the other node may have let go of it too

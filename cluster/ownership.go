@@ -418,6 +418,11 @@ func (m *Machine) idle(of Set) Set {
 			idle &^= m.setOf(g)
 		}
 	}
+	for _, q := range m.st.Queue {
+		if q.Take != nil && q.Take.Kind == JobTake {
+			idle &^= q.Take.Set
+		}
+	}
 	for _, s := range [...]Set{Local, Foreign} {
 		if len(m.keys(s)) == 0 {
 			idle &^= s // a claim to nothing hurts nobody
