@@ -12,6 +12,9 @@
 // testdata/original.json: the ERROR and CRIT lines that they log, and how long
 // both own an address. A mixed pair must not do worse than that.
 //
+// What 3.0.6 does not survive by itself is told by evidence (lost.go), never
+// left out: it must be in the log, and it is in the table.
+//
 // The tests here are the core subset; the matrix command runs everything and
 // writes the table in docs/COMPATIBILITY.md.
 package interop

@@ -34,7 +34,7 @@ type options struct {
 func main() {
 	lab.Main()
 	var o options
-	flag.IntVar(&o.labs, "labs", 6, "labs that run side by side")
+	flag.IntVar(&o.labs, "labs", 8, "labs that run side by side")
 	flag.IntVar(&o.times, "times", 20, "rolling upgrades, there and back")
 	flag.StringVar(&o.only, "run", "", "play only scenarios whose name matches this regular expression")
 	flag.StringVar(&o.pairs, "pairs", "", "play only pairs whose name matches this regular expression")
