@@ -1,6 +1,8 @@
 package interop
 
 import (
+	"slices"
+
 	"golang.org/x/sys/unix"
 
 	"heartbeat/integration/lab"
@@ -233,6 +235,9 @@ func killed(r *Run) {
 		r.act("kill -9 on "+n.Name+", started after the takeover", home, func() {
 			r.kill(n)
 			r.says(p, "mach_down takeover complete for node "+n.Name)
+			if r.on[index(n)] == r.progs.Ours {
+				r.letsGo(n)
+			}
 			r.start(n)
 			r.active(n)
 		})
@@ -289,6 +294,15 @@ func forgotten(r *Run) {
 		}
 		r.act(p.Name+": hb_takeover local", home, func() { r.takeover(p, "local") })
 	}
+}
+
+// letsGo demands that a dead node's kernel gives its addresses up by itself.
+func (r *Run) letsGo(n *lab.Node) {
+	r.do(func() error {
+		return r.wait("the kernel of "+n.Name+" has let go", func() (bool, string) {
+			return !slices.ContainsFunc(r.addrs(), n.Holds), r.holdings()
+		})
+	})
 }
 
 // media are the paths, each with one of the methods and formats.
