@@ -9,19 +9,27 @@ import (
 	"time"
 )
 
+// The FIFO of 3.0.6 loses messages, in two ways.
+//
+// What a script writes comes in pieces, and when the reader finds the first line
+// alone it takes that for the whole: it logs "Message with zero fields".
+//
 // With msgfmt netstring the children of 3.0.6 end what they write to its FIFO
 // with "%%%" and no newline. The reader takes the next line together with that,
 // so a message that is written right behind is no message to it: it is lost, be
 // it another child's or a script's. What waited for it waits for ever, and the
 // node stays in transition.
 //
-// The log shows it: the child says what it has done, and the daemon does not say
+// The log shows that, too: the child says what it has done, and the daemon does not say
 // that it heard so.
 var heardOf = []struct{ child, daemon string }{
 	{"HA resource release completed (standby).", "Local standby process completed ["},
 	{"HA resource acquisition completed (standby).", "Standby resource acquisition done ["},
 	{"mach_down takeover complete for node", ": mach_down takeover complete."},
 }
+
+// zeroFields is what the reader says of a first line that came alone.
+const zeroFields = "msg2string: Message with zero fields"
 
 const (
 	// lossPatience is how long the daemon is given to hear what a child wrote.
@@ -47,7 +55,7 @@ func lossesIn(text string) (lost []string) {
 
 func (s Setup) netstring() bool { return slices.Contains(s.Extra, "msgfmt netstring") }
 
-// losses says what either node lost; ours loses none.
+// losses says what either node lost of what its children wrote; ours loses none.
 func (r *Run) losses() (lost []string) {
 	if !r.setup.netstring() {
 		return nil
@@ -58,6 +66,17 @@ func (r *Run) losses() (lost []string) {
 		}
 		for _, l := range lossesIn(n.Read(log)) {
 			lost = append(lost, n.Name+": "+l)
+		}
+	}
+	return lost
+}
+
+// allLosses are those of scripts, too.
+func (r *Run) allLosses() []string {
+	lost := r.losses()
+	for i, n := range r.Nodes() {
+		if r.on[i] != r.progs.Ours && strings.Contains(n.Read(log), zeroFields) {
+			lost = append(lost, n.Name+": "+zeroFields)
 		}
 	}
 	return lost

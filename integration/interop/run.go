@@ -149,7 +149,7 @@ func Play(ctx context.Context, s Scenario, p Pair, progs Programs) Outcome {
 			out.Holds[i] = fmt.Sprint(a)
 		}
 		if len(r.problems) > 0 || r.err != nil {
-			out.Lost = r.losses()
+			out.Lost = r.allLosses()
 		}
 	}
 	if r.err != nil {

@@ -25,7 +25,7 @@ func Scenarios() []Scenario {
 		{Name: "links-failback-legacy", Setup: Setup{Failback: "legacy"}, Play: partitionOnly},
 		{Name: "frozen", Core: true, Play: frozen},
 		{Name: "killed", Play: killed},
-		{Name: "forgotten", Setup: Setup{Failback: "off"}, Play: forgotten, Allow: []string{"No one owns"}},
+		{Name: "forgotten", Core: true, Setup: Setup{Failback: "off"}, Play: forgotten, Allow: []string{"No one owns"}},
 		{Name: "overlapping", Setup: Setup{Script: "slow", Before: withSlow}, Play: overlapping},
 		{Name: "reload", Play: reload, Allow: []string{"auth=…", "failed authentication", "MSG …", "authentication failed", "which is not in authkeys"}},
 		{Name: "habits", Setup: Setup{Before: withNote}, Play: habits},
@@ -250,6 +250,7 @@ func killed(r *Run) {
 func movesNetstring(r *Run) {
 	r.cold()
 	r.act("n1: hb_standby all", allN2, func() { r.standby(r.N1, "all") })
+	r.act("n2: hb_standby foreign", home, func() { r.standby(r.N2, "foreign") })
 	first, then, owners := r.N2, r.N1, [2]Owners{allN1, allN2}
 	if r.on[1] == r.progs.Ours {
 		first, then, owners = r.N1, r.N2, [2]Owners{allN2, allN1}
@@ -323,7 +324,7 @@ func media() []Scenario {
 		play  func(r *Run)
 	}{
 		{"bcast-crc-classic", false, Setup{Media: []string{"bcast eth1"}, Authkeys: "auth 1\n1 crc\n", Extra: []string{"msgfmt classic"}}, moves},
-		{"mcast-md5-netstring", false, Setup{Media: mcast, Authkeys: "auth 2\n2 md5 secret\n", Extra: []string{"msgfmt netstring"}}, movesNetstring},
+		{"mcast-md5-netstring", true, Setup{Media: mcast, Authkeys: "auth 2\n2 md5 secret\n", Extra: []string{"msgfmt netstring"}}, movesNetstring},
 		{"ucast-sha1", false, Setup{Media: ucast, Authkeys: "auth 3\n3 sha1 another\n"}, moves},
 		{"serial-md5", true, Setup{Media: []string{}, Serial: true, Authkeys: "auth 1\n1 md5 secret\n"}, moves},
 		{"serial-and-ucast-netstring", false, Setup{Media: ucast, Serial: true, Extra: []string{"msgfmt netstring"}}, movesNetstring},
