@@ -249,7 +249,13 @@ func milliseconds(s []Sample) string {
 	return fmt.Sprintf("%s (%s – %s, n=%d)", one(median(s)), one(v[0]), one(v[len(v)-1]), len(v))
 }
 
-func secondsPerHour(s []Sample) string { return fmt.Sprintf("%.2f s/h", median(s)) }
+func secondsPerHour(s []Sample) string {
+	v := values(s)
+	if len(v) == 1 {
+		return fmt.Sprintf("%.2f s/h", v[0])
+	}
+	return fmt.Sprintf("%.2f s/h (%.2f – %.2f, n=%d)", median(s), v[0], v[len(v)-1], len(v))
+}
 
 func memory(s []Sample) string {
 	return fmt.Sprintf("%.1f MB (%.1f), %.0f processes", s[0].Value/1e6, s[0].More["pss"]/1e6, s[0].More["processes"])
@@ -270,6 +276,7 @@ func (r *Report) Markdown() string {
 	for _, w := range r.Rows {
 		p("| %s | %s | %s | %s | %s | %s | %s |", w.What, w.Text["heartbeat"], w.Text["keepalived"], w.Text["ours"], w.Ratio, w.Target, w.Verdict)
 	}
+	r.many(p)
 	var dead []Sample
 	for _, s := range r.Samples {
 		if s.Cell == deadtime {
@@ -297,6 +304,26 @@ func (r *Report) Markdown() string {
 		}
 	}
 	return b.String()
+}
+
+// many tells of the crash with many addresses what the table cannot: the client
+// asks for each of them seldom, but every one is announced.
+func (r *Report) many(p func(format string, args ...any)) {
+	begun := false
+	for _, s := range r.Samples {
+		if s.Cell != crashMany {
+			continue
+		}
+		if !begun {
+			begun = true
+			p("\n## Many addresses, crash: beyond detection\n\n| program | last address answers (asked every %v) | last address announced for the first time | addresses announced |\n|---|---|---|---|", manyInterval)
+		}
+		at := "–"
+		if s.More["announced"] > 0 {
+			at = milliseconds([]Sample{{Value: s.More["announced_ms"]}})
+		}
+		p("| %s | %s | %s | %.0f of %.0f |", s.Driver, milliseconds([]Sample{s}), at, s.More["announced"], s.More["addresses"])
+	}
 }
 
 // write puts the report into a directory, as results.md and results.json.

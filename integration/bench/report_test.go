@@ -70,3 +70,18 @@ func TestTightest(t *testing.T) {
 		t.Errorf("got %+v", w)
 	}
 }
+
+// TestManyAddresses: the crash with many addresses shows when the last one was
+// announced first, beside what the client saw.
+func TestManyAddresses(t *testing.T) {
+	r := Report{Samples: []Sample{
+		{Cell: crashMany, Driver: "ours", Value: 80, More: map[string]float64{"addresses": 500, "announced": 500, "announced_ms": 31}},
+		{Cell: crashMany, Driver: "keepalived", Value: 400, More: map[string]float64{"addresses": 500}},
+	}}
+	text := r.Markdown()
+	for _, want := range []string{"| ours | 80 ms | 31 ms | 500 of 500 |", "| keepalived | 400 ms | – | 0 of 500 |"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no line %q in\n%s", want, text)
+		}
+	}
+}

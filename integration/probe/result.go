@@ -199,6 +199,24 @@ func (r *Result) Announced(t0 time.Time) int {
 	return n
 }
 
+// FirstAnnounced is when the last of the addresses was announced for the first
+// time after t0, and how many were announced at all; the time is zero when none
+// was.
+func (r *Result) FirstAnnounced(t0 time.Time) (last time.Time, addresses int) {
+	first := make(map[int]int64)
+	for _, a := range r.Announcements {
+		if at, seen := first[a.Addr]; a.At > t0.UnixNano() && (!seen || a.At < at) {
+			first[a.Addr] = a.At
+		}
+	}
+	for _, at := range first {
+		if at := time.Unix(0, at); at.After(last) {
+			last = at
+		}
+	}
+	return last, len(first)
+}
+
 // Stall is the longest lateness of the prober itself.
 func (r *Result) Stall() time.Duration {
 	var worst int64

@@ -116,3 +116,15 @@ func TestChecksum(t *testing.T) {
 		t.Errorf("%#x", got)
 	}
 }
+
+// TestFirstAnnounced: the last address's first announcement after the moment
+// counts, not its repetitions and not what came before.
+func TestFirstAnnounced(t *testing.T) {
+	r := &Result{Announcements: []Announcement{{At: 5, Addr: 1}, {At: 11, Addr: 0}, {At: 14, Addr: 1}, {At: 20, Addr: 0}, {At: 30, Addr: 1}}}
+	if last, n := r.FirstAnnounced(time.Unix(0, 10)); last.UnixNano() != 14 || n != 2 {
+		t.Errorf("%d addresses, the last at %d; want 2, 14", n, last.UnixNano())
+	}
+	if last, n := r.FirstAnnounced(time.Unix(0, 30)); !last.IsZero() || n != 0 {
+		t.Errorf("%d addresses, the last at %v; want none", n, last)
+	}
+}
