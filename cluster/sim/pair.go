@@ -327,7 +327,7 @@ func (w *world) repair(f Fault) {
 	case Freeze:
 		at = w.now + (every-(w.now-w.node(f.Node).clock.local)%every)%every
 	}
-	for w.advance(at) {
+	for at > w.now && w.advance(at) {
 	}
 	if s, ok := w.watch.(*story); ok {
 		s.tell(true, "%s", deed(f, true))
