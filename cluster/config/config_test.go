@@ -105,9 +105,11 @@ func TestMessages(t *testing.T) {
 			`ERROR /etc/ha.d/heartbeat.toml:8:3: option action, the action is given by the table, write action beside agent`,
 			`ERROR /etc/ha.d/heartbeat.toml:8:3: option x, an agent reads a text, a whole number, true or false, write it so`,
 			`ERROR /etc/ha.d/heartbeat.toml:8:3: option y, a value is one line of at most 1000 bytes, shorten it`,
-			`ERROR /etc/ha.d/heartbeat.toml:8:3: fence.agent fence_none, there is no program /usr/sbin/fence_none, install the package fence-agents, or correct the name`}},
+			`ERROR /etc/ha.d/heartbeat.toml:8:3: fence.agent fence_none, there is no program /usr/sbin/fence_none, install the package fence-agents, or correct the name`,
+			`WARN /etc/ha.d/heartbeat.toml:5:3: no fence table for node node1, when it dies its resources are taken without a reset, add one for each node`}},
 		{name: "unknown key of a fence", toml: "[[fence]]\nnode = \"node2\"\nagent = \"fence_dummy\"\nlevel = 1\n", want: []string{
-			`ERROR /etc/ha.d/heartbeat.toml:4:1: unknown key "fence.level", it would have no effect, remove it`}},
+			`ERROR /etc/ha.d/heartbeat.toml:4:1: unknown key "fence.level", it would have no effect, remove it`,
+			`WARN /etc/ha.d/heartbeat.toml:1:3: no fence table for node node1, when it dies its resources are taken without a reset, add one for each node`}},
 		{name: "unknown key", toml: "[announce]\nburts = 3\n", want: []string{
 			`ERROR /etc/ha.d/heartbeat.toml:2:1: unknown key "announce.burts", it would have no effect, write burst`}},
 		{name: "key after the wrong table", toml: "control_socket = \"/x\"\n[scripts]\nlog_format = \"text\"\n", want: []string{
@@ -361,7 +363,7 @@ func TestRoundTrip(t *testing.T) {
 // TestFencePassword: a device's password is in no output, and a file that others
 // can read is named.
 func TestFencePassword(t *testing.T) {
-	toml := "[[fence]]\nnode = \"node2\"\nagent = \"fence_dummy\"\noptions = { ip = \"192.0.2.1\", password = \"swordfish\", passwd_script = \"/root/tell\" }\n"
+	toml := "[[fence]]\nnode = \"node1\"\nagent = \"fence_dummy\"\n[[fence]]\nnode = \"node2\"\nagent = \"fence_dummy\"\noptions = { ip = \"192.0.2.1\", password = \"swordfish\", passwd_script = \"/root/tell\" }\n"
 	files := Files{HACF: File{Data: []byte(goodHACF)}, AuthKeys: File{Data: []byte(goodAuth), Mode: 0o600}, HAResources: File{}, NodeInfo: File{Err: fs.ErrNotExist},
 		TOML: File{Data: []byte(toml), Mode: 0o600}}
 	c, probs := Parse(files)
@@ -378,7 +380,7 @@ func TestFencePassword(t *testing.T) {
 	}
 	files.TOML.Mode = 0o640
 	_, probs = Parse(files)
-	want := "WARN /etc/ha.d/heartbeat.toml:1:3: a fencing device's password, the file has mode 0640: others than root can read it, chmod 600 /etc/ha.d/heartbeat.toml"
+	want := "WARN /etc/ha.d/heartbeat.toml:4:3: a fencing device's password, the file has mode 0640: others than root can read it, chmod 600 /etc/ha.d/heartbeat.toml"
 	if got := report(probs); len(got) != 1 || got[0] != want {
 		t.Errorf("mode 0640: %q", got)
 	}

@@ -155,6 +155,13 @@ func parseFences(c *Config, f File, lines []string, add func(line, col int, what
 				What: "fence.agent " + fence.Agent, Why: "there is no program " + fence.Path(), Fix: "install the package fence-agents, or correct the name"})}
 		})
 	}
+	for _, node := range c.Nodes {
+		if len(fences) > 0 && len(c.Stonith) == 0 && len(c.Fences(node)) == 0 {
+			pos := c.fencePos[0]
+			warnings = append(warnings, Problem{Pos: pos, Severity: Warn, at: order{phaseChecks, checkTOML, pos.Line},
+				What: "no fence table for node " + node, Why: "when it dies its resources are taken without a reset", Fix: "add one for each node"})
+		}
+	}
 	return warnings
 }
 
