@@ -100,7 +100,10 @@ func (m *Machine) mustFence(n *node, f fencing) {
 }
 
 // awaitsReset reports whether nothing may be taken before a node is reset.
-func (m *Machine) awaitsReset() bool { return m.st.Fencing.Node != "" && !m.st.Fencing.Ours }
+func (m *Machine) awaitsReset() bool {
+	n := m.node(m.st.Fencing.Node)
+	return n != nil && n.State == "dead" && !m.st.Fencing.Ours
+}
 
 // heldNothing reports whether a dead node has said that it held nothing and was
 // not about to change that: it may have been stopping what it gave up. With
