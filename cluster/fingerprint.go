@@ -64,7 +64,7 @@ func (m *Machine) Fingerprint(now Instant) (json.RawMessage, error) {
 		}
 		g.Since, g.Reason = 0, ""
 		if g.RetryAt != 0 {
-			g.RetryAt -= now
+			g.RetryAt = f.instant(g.RetryAt, f.long)
 		}
 		if g.State == "" {
 			g.State = "stopped"
