@@ -41,7 +41,8 @@ const (
 	probePause   = time.Second
 	probeRefused = 5 * time.Second
 	// probeLead is how long before a node's death the last question begins: its
-	// answer is there in time, and as new as it can be.
+	// answer is there in time, and as new as it can be. Of a short patience it is
+	// half at most, which keepalives never let pass.
 	probeLead = 400 * time.Millisecond
 )
 
@@ -74,7 +75,7 @@ func (m *Machine) probeTimer(n *node) timer {
 	case n.State == "dead":
 		return p.Again
 	}
-	last := m.deathAt(n).Add(-probeLead)
+	last := m.deathAt(n).Add(-min(probeLead, m.patience(n)/2))
 	switch {
 	case p.Asked >= last && p.Asked != 0:
 		return timer{}

@@ -47,6 +47,8 @@ func TestOwnLink(t *testing.T) {
 	}
 }
 
+const pairKeepalive = 20 * time.Millisecond
+
 // newPair are the engines of two new nodes, n1 and n2, with one group of n1.
 func newPair(t testing.TB) (engines [2]*Engine) {
 	t.Helper()
@@ -56,8 +58,8 @@ func newPair(t testing.TB) (engines [2]*Engine) {
 			Config: Config{
 				Self: self, Nodes: names, Groups: []cluster.Group{{Node: "n1", Key: "10.0.0.1", Resources: []string{"10.0.0.1"}}},
 				Links:     []Link{{Name: "eth1"}, {Name: "eth2"}},
-				Keepalive: 20 * time.Millisecond, Deadtime: 200 * time.Millisecond, Warntime: 150 * time.Millisecond, Initdead: 3 * time.Second,
-				MaxRexmitDelay: 250 * time.Millisecond, HopFudge: 1, InnerAuth: true,
+				Keepalive: pairKeepalive, Deadtime: 200 * time.Millisecond, Warntime: 150 * time.Millisecond, Initdead: 3 * time.Second,
+				MaxRexmitDelay: 250 * time.Millisecond, HopFudge: 1, InnerAuth: true, Conflict: cluster.ConflictWarn,
 				Keys: Keys{Outbound: 1, Keys: []Key{{Index: 1, Method: "sha1", Secret: "laboratory"}}},
 			},
 			UUID: [16]byte{byte(i + 1)}, Generation: 1, Seed: uint64(i), Digest: "digest",
