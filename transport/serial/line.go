@@ -109,6 +109,8 @@ func setUp(fd int, flowControl bool) error {
 	t.Iflag = unix.INPCK | unix.ISTRIP | unix.IGNCR | unix.BRKINT
 	// A break from the other end must not throw away what we are sending.
 	t.Lflag |= unix.NOFLSH
+	// The other end shall see when nobody is here any more.
+	t.Cflag |= unix.HUPCL
 	if flowControl {
 		t.Cflag |= unix.CRTSCTS
 	}

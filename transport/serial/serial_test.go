@@ -177,7 +177,7 @@ func TestLineSettings(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := uint32(unix.CREAD | unix.CLOCAL | unix.CS8 | unix.B57600)
+			want := uint32(unix.CREAD | unix.CLOCAL | unix.HUPCL | unix.CS8 | unix.B57600)
 			if !noFlowControl {
 				want |= unix.CRTSCTS
 			}
