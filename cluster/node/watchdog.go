@@ -19,9 +19,11 @@ const (
 	// feedLate is how old a keepalive may be that still feeds the device. An
 	// older one tells of a daemon that was held up since.
 	feedLate = 200 * time.Millisecond
-	// watchdogMargin is feedLate and what a device may be late itself: most
-	// count in tenths of a second, some in 0.6 s.
-	watchdogMargin = 500 * time.Millisecond
+	// watchdogMargin is feedLate and what the reset itself takes.
+	watchdogMargin = 300 * time.Millisecond
+	// watchdogDrift is the part of its time by which a device may be late: an
+	// i6300esb takes 1.7 % longer than it was told.
+	watchdogDrift = 0.02
 	// watchdogPatience is how long the end of the daemon, or its replacement,
 	// waits for a device that hangs.
 	watchdogPatience = 2 * time.Second
@@ -34,11 +36,17 @@ const (
 // keepalives only, so a hang lets it expire no later than the timeout and
 // feedLate after the last one. A killed daemon is worse: the kernel feeds once
 // more as it closes the device, up to a keepalive's interval after the last
-// keepalive. Hence deadtime less keepalive less margin, rounded down. But never
-// less than two keepalives, or a single late one would reset the machine.
+// keepalive. Hence deadtime less keepalive less margin and drift, rounded down.
+// But never less than two keepalives, or a single late one would reset the
+// machine.
 func WatchdogTimeout(keepalive, deadtime time.Duration) time.Duration {
 	least := (2*keepalive + time.Second - 1).Truncate(time.Second)
-	return max(time.Second, least, (deadtime - keepalive - watchdogMargin).Truncate(time.Second))
+	return max(time.Second, least, (time.Duration(float64(deadtime-keepalive-watchdogMargin) / (1 + watchdogDrift))).Truncate(time.Second))
+}
+
+// safeDeadtime is the deadtime from which on a timeout resets in time.
+func safeDeadtime(timeout, keepalive time.Duration) time.Duration {
+	return timeout + time.Duration(float64(timeout)*watchdogDrift) + keepalive + watchdogMargin
 }
 
 // WatchdogOptions are what a watchdog is made of.
@@ -88,10 +96,7 @@ type Watchdog struct {
 	trouble string
 }
 
-// OpenWatchdog opens the device and starts its timer. The first keepalive must
-// come within the timeout. Without a device it disarms the inherited one and
-// returns nil.
-func OpenWatchdog(o WatchdogOptions) *Watchdog {
+func newWatchdog(o WatchdogOptions) *Watchdog {
 	if o.open == nil {
 		o.open, o.inherit = openWatchdogFD, watchdogOfFD
 	}
@@ -100,6 +105,31 @@ func OpenWatchdog(o WatchdogOptions) *Watchdog {
 		quit: make(chan struct{}), done: make(chan struct{}),
 	}
 	w.every.Store(int64(WatchdogTimeout(o.Keepalive, o.Deadtime) / 4))
+	return w
+}
+
+// DisarmWatchdog stops the device that a dead daemon, or one that could not go
+// on, left armed. It is for who has released everything in its place.
+func DisarmWatchdog(o WatchdogOptions) {
+	w := newWatchdog(o)
+	switch {
+	case o.Inherited != nil:
+		w.device, w.o.Device = w.inherited(), o.Inherited.Device
+	case o.Device != "":
+		var err error
+		if w.device, err = w.o.open(o.Device); err != nil {
+			o.Log.Printf(cluster.Warn, "Cannot open watchdog device: %s: %v; if it is armed it resets this machine", o.Device, err)
+			return
+		}
+	}
+	w.disarm()
+}
+
+// OpenWatchdog opens the device and starts its timer. The first keepalive must
+// come within the timeout. Without a device it disarms the inherited one and
+// returns nil.
+func OpenWatchdog(o WatchdogOptions) *Watchdog {
+	w := newWatchdog(o)
 	inherited := w.inherited()
 	if o.Device == "" {
 		return nil
@@ -225,7 +255,7 @@ func openAdvice(err error) string {
 
 // warn says what the device cannot guard against.
 func (w *Watchdog) warn(timeout time.Duration) {
-	if safe := timeout + w.o.Keepalive + watchdogMargin; safe > w.o.Deadtime {
+	if safe := safeDeadtime(timeout, w.o.Keepalive); safe > w.o.Deadtime {
 		w.o.Log.Printf(cluster.Warn, "watchdog %s resets this machine %v after it was last fed: with keepalive %v and deadtime %v the other node may take over before that; a deadtime from %v on is safe",
 			w.o.Device, timeout, w.o.Keepalive, w.o.Deadtime, safe)
 	}

@@ -29,9 +29,10 @@ func TestWatchdogTimeout(t *testing.T) {
 	}{
 		{name: "the original's defaults", keepalive: time.Second, deadtime: 30 * time.Second, want: 28 * time.Second},
 		{name: "the README's", keepalive: time.Second, deadtime: 10 * time.Second, want: 8 * time.Second},
-		{name: "exactly whole", keepalive: 500 * time.Millisecond, deadtime: 4 * time.Second, want: 3 * time.Second},
-		{name: "a millisecond short", keepalive: 500 * time.Millisecond, deadtime: 3999 * time.Millisecond, want: 2 * time.Second},
-		{name: "the least that is safe", keepalive: 250 * time.Millisecond, deadtime: 1750 * time.Millisecond, want: time.Second},
+		{name: "long", keepalive: time.Second, deadtime: 5 * time.Minute, want: 292 * time.Second},
+		{name: "exactly whole", keepalive: 640 * time.Millisecond, deadtime: 4 * time.Second, want: 3 * time.Second},
+		{name: "a millisecond short", keepalive: 640 * time.Millisecond, deadtime: 3999 * time.Millisecond, want: 2 * time.Second},
+		{name: "the least that is safe", keepalive: 250 * time.Millisecond, deadtime: 1570 * time.Millisecond, want: time.Second},
 		{name: "two keepalives are the least", keepalive: time.Second, deadtime: 2100 * time.Millisecond, want: 2 * time.Second, late: true},
 		{name: "a second is the least", keepalive: 10 * time.Millisecond, deadtime: 50 * time.Millisecond, want: time.Second, late: true},
 	} {
@@ -39,7 +40,7 @@ func TestWatchdogTimeout(t *testing.T) {
 		if got != c.want {
 			t.Errorf("%s: timeout %v, want %v", c.name, got, c.want)
 		}
-		if late := got+c.keepalive+watchdogMargin > c.deadtime; late != c.late {
+		if late := safeDeadtime(got, c.keepalive) > c.deadtime; late != c.late {
 			t.Errorf("%s: the reset comes after the takeover: %v, want %v", c.name, late, c.late)
 		}
 		if got <= c.keepalive+feedLate {
@@ -215,7 +216,7 @@ func TestWatchdogTroubles(t *testing.T) {
 		{name: "no watchdog", device: func(f *fakeWatchdog) { f.openErr = fmt.Errorf("it is no watchdog: %w", unix.ENOTTY) },
 			log: "ERROR: Cannot open watchdog device: /dev/watchdog: it is no watchdog", trouble: "inappropriate ioctl"},
 		{name: "fixed timeout", device: func(f *fakeWatchdog) { f.setErr, f.timeout = unix.EOPNOTSUPP, 60 }, feeds: 1,
-			log: "WARN: watchdog /dev/watchdog resets this machine 1m0s after it was last fed: with keepalive 1s and deadtime 10s the other node may take over before that; a deadtime from 1m1.5s on is safe"},
+			log: "WARN: watchdog /dev/watchdog resets this machine 1m0s after it was last fed: with keepalive 1s and deadtime 10s the other node may take over before that; a deadtime from 1m2.5s on is safe"},
 		{name: "timeout cannot be read", device: func(f *fakeWatchdog) { f.getErr = unix.EOPNOTSUPP }, feeds: 3, log: "8s"},
 		{name: "timeout unknown", device: func(f *fakeWatchdog) { f.setErr, f.getErr = unix.EINVAL, unix.EOPNOTSUPP }, disarmed: true,
 			log: "ERROR: the timeout of watchdog /dev/watchdog cannot be set (invalid argument) nor read", trouble: "cannot be set"},
@@ -306,6 +307,33 @@ func TestWatchdogInherited(t *testing.T) {
 			w.Disarm()
 			l.Close()
 		})
+	}
+}
+
+// TestDisarmWatchdog: who released everything in a dead daemon's place stops
+// its watchdog too; one that cannot be opened is told of.
+func TestDisarmWatchdog(t *testing.T) {
+	var out bytes.Buffer
+	l, err := logging.New(logging.Options{Host: "node1", Stderr: &out, Format: "classic"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	free, inherited, busy := goodWatchdog(), goodWatchdog(), goodWatchdog()
+	busy.openErr = unix.EBUSY
+	DisarmWatchdog(WatchdogOptions{Log: l, open: busy.open})
+	DisarmWatchdog(WatchdogOptions{Device: "/dev/watchdog", Log: l, open: free.open})
+	DisarmWatchdog(WatchdogOptions{
+		Device: "/dev/watchdog", Log: l, open: busy.open, Inherited: &InheritedWatchdog{Device: "/dev/watchdog", FD: 7},
+		inherit: func(int) (watchdogDevice, error) { return inherited, nil },
+	})
+	DisarmWatchdog(WatchdogOptions{Device: "/dev/watchdog2", Log: l, open: busy.open})
+	l.Close()
+	if !free.disarmed || !inherited.disarmed {
+		t.Errorf("disarmed: %v, the inherited one %v", free.disarmed, inherited.disarmed)
+	}
+	if log := out.String(); strings.Count(log, "watchdog /dev/watchdog is stopped") != 2 ||
+		strings.Count(log, "WARN: Cannot open watchdog device: /dev/watchdog2: device or resource busy; if it is armed") != 1 {
+		t.Errorf("log:\n%s", log)
 	}
 }
 

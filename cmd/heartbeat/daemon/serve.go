@@ -112,8 +112,8 @@ func (d *daemonProcess) abandon() {
 			d.log.Printf(cluster.Error, "%v", err)
 		}
 	}
-	if w := d.inherited; clean && w != nil {
-		node.OpenWatchdog(node.WatchdogOptions{Inherited: w, Log: d.log})
+	if clean {
+		node.DisarmWatchdog(node.WatchdogOptions{Device: d.config.Watchdog, Inherited: d.inherited, Log: d.log})
 	}
 }
 
