@@ -81,7 +81,8 @@ type ipfail struct {
 	Set    Set
 	Reason string
 	Again  bool
-	// Gave: our node goes standby because we asked for it, when Pings answered.
+	// Gave: our node goes standby because we asked for it. Pings is how many
+	// answered when that was planned.
 	Gave  bool
 	Pings int
 }
@@ -256,7 +257,7 @@ func (m *Machine) planGiveUp(set Set, reason string) {
 	}
 	delay := 2 * m.cfg.Keepalive
 	m.ipfailLog(Info, fmt.Sprintf("Delayed giveup in %d seconds.", int(delay.Seconds())), "give-up planned", "set", set.String(), "reason", reason, "delay", delay)
-	f.Set, f.Reason, f.Again = set, reason, false
+	f.Set, f.Reason, f.Again, f.Pings = set, reason, false, m.pings()
 	f.GiveUp.set(m.now.Add(delay), fmt.Sprintf("giving up %s resources: %s", set, reason))
 }
 
@@ -290,8 +291,8 @@ func (m *Machine) expireIPFail() {
 	}
 	m.ipfailLog(Info, "giveup() called (timeout worked)", "giving up resources", "set", f.Set.String(), "reason", f.Reason)
 	m.record("standby", fmt.Sprintf("ipfail gives up %s resources", f.Set), f.Reason)
-	f.Gave, f.Pings = true, m.pings()
-	m.send(ClientAsk{m.cfg.Self, AskResources{f.Set, "me"}})
+	f.Gave = true
+	m.send(ClientAsk{m.cfg.Self, AskResources{Set: f.Set, Info: "me"}})
 }
 
 // ipfailWarnings are standing conditions under which ipfail does nothing.

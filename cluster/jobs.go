@@ -155,7 +155,7 @@ func (m *Machine) startQueued(q queued) {
 			return // the request would be refused here, and perhaps granted there
 		}
 		m.info(fmt.Sprintf("Going standby [%s].", q.Set), "going standby for the other node's takeover", "set", q.Set.String(), "node", q.Node)
-		m.send(AskResources{q.Set, "me"})
+		m.send(AskResources{Set: q.Set, Info: "me"})
 	case whyScript:
 		m.st.NextJob++
 		j := job{ID: m.st.NextJob, Why: whyScript, Kind: JobScript, Node: q.Node, Title: q.Key}
@@ -200,7 +200,7 @@ func (m *Machine) jobDone(ev JobDone) {
 			m.sayResource(m.st.Phase == PhaseStable, "")
 			break
 		}
-		m.send(AskResources{m.st.StandbySet, "done"})
+		m.send(AskResources{Set: m.st.StandbySet, Info: "done"})
 	case whyMachDown:
 		m.machDown(j.Node)
 	case whyRequested:
@@ -224,6 +224,9 @@ func (m *Machine) jobDone(ev JobDone) {
 		}
 	case whyFence:
 		m.fenced(j, ev.Err)
+		if m.cfg.Failback != FailbackLegacy {
+			m.reclaim() // what nobody holds waited for the end of this
+		}
 	case whyProbe:
 		m.probed(j, ev)
 	case whyRetry:
@@ -272,7 +275,7 @@ func (m *Machine) gaveUp(j job, ok bool) {
 		keys := m.keys(m.st.StandbySet)
 		stuck := slices.ContainsFunc(keys, func(key string) bool { return m.group(key).Stuck })
 		if !stuck && !m.stopping(keys) {
-			m.send(AskResources{m.st.StandbySet, "done"})
+			m.send(AskResources{Set: m.st.StandbySet, Info: "done"})
 		}
 		return
 	}

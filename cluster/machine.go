@@ -196,6 +196,9 @@ type state struct {
 	StandbyEnd  timer
 	StandbySet  Set // of the last exchange; All before the first
 	StandbyFrom string
+	// Exchange is the number of the last exchange that began, LastExchange the
+	// highest that was said or heard.
+	Exchange, LastExchange uint64
 	// StandbyCut: the last exchange, in which the other node was giving, was
 	// cancelled here; that it has released may still be heard.
 	StandbyCut bool
@@ -226,8 +229,13 @@ type state struct {
 // packet of theirs that arrived between From, when their patience with us
 // ended, and Woke, when we ran again, says yes. A pause of the whole machine
 // leaves no such packet.
+//
+// One that was dead before, and has started meanwhile, is active only when it
+// holds us for dead, for it has not heard us.
 type doubt struct {
-	On         bool
+	On bool
+	// Knew: another node was alive when we stopped.
+	Knew       bool
 	From, Woke Instant
 }
 
@@ -417,12 +425,12 @@ func (m *Machine) Step(now Instant, ev Event) []Action {
 		m.st.Doubt.On = false
 		m.expire()
 	case Heard:
-		if m.doubted(ev.At) {
+		if m.doubted(ev.At, isActive(ev.Msg)) {
 			return m.out
 		}
 		m.heard(ev)
 	case LinkHeard:
-		if ev.From != m.cfg.Self && m.doubted(ev.At) {
+		if ev.From != m.cfg.Self && m.doubted(ev.At, false) {
 			return m.out
 		}
 		m.linkHeard(ev.From, ev.Link, ev.At)
@@ -519,8 +527,8 @@ func (m *Machine) noteStall() {
 		m.log(Warn, fmt.Sprintf("This node did not run for %d ms", late.Milliseconds()), "late step: this node did not run", "late", late)
 	}
 	silent := m.now.Sub(m.st.BeatAt)
-	if silent >= m.myDt() && m.st.CommUp && !m.st.Silent && m.st.Shutdown == shutdownNo && m.peerAlive() {
-		m.st.Doubt = doubt{true, m.st.BeatAt.Add(m.myDt()), m.now}
+	if silent >= m.myDt() && m.st.CommUp && !m.st.Silent && m.st.Shutdown == shutdownNo {
+		m.st.Doubt = doubt{On: true, Knew: m.peerAlive(), From: m.st.BeatAt.Add(m.myDt()), Woke: m.now}
 	}
 }
 
@@ -549,10 +557,16 @@ func (m *Machine) stalledSince(t Instant) time.Duration {
 	return max(m.st.StallTo.Sub(max(t, m.st.StallFrom)), 0)
 }
 
+// isActive reports whether a message is the status of an active node.
+func isActive(msg Message) bool {
+	st, ok := msg.(Status)
+	return ok && st.State == "active"
+}
+
 // doubted looks at the arrival time of a packet while we are in doubt. It
 // reports whether the packet settled the question for the worse.
-func (m *Machine) doubted(at Instant) bool {
-	if !m.st.Doubt.On || at < m.st.Doubt.From || at >= m.st.Doubt.Woke {
+func (m *Machine) doubted(at Instant, active bool) bool {
+	if !m.st.Doubt.On || !m.st.Doubt.Knew && !active || at < m.st.Doubt.From || at >= m.st.Doubt.Woke {
 		return false
 	}
 	m.st.Doubt.On = false
@@ -659,8 +673,29 @@ func (m *Machine) expire() {
 // send handles our own copy of a message and then orders its transmission:
 // what it causes goes out first, as it always has.
 func (m *Machine) send(msg Message) {
+	switch ask := msg.(type) {
+	case AskResources:
+		ask.Exchange = m.exchange(ask)
+		msg = ask
+	case ClientAsk:
+		ask.Exchange = m.exchange(ask.AskResources)
+		msg = ask
+	}
 	m.own(msg)
 	m.out = append(m.out, Send{msg})
+}
+
+// exchange is the number of the exchange to which a word of ours belongs: a new
+// one, higher than all that were heard, for a request.
+func (m *Machine) exchange(ask AskResources) uint64 {
+	switch {
+	case !m.peerNew():
+		return 0
+	case ask.Info != "me":
+		return m.st.Exchange
+	}
+	m.st.LastExchange++
+	return m.st.LastExchange
 }
 
 // own handles a message of ours as it comes back to us.
@@ -701,6 +736,10 @@ func (m *Machine) heard(ev Heard) {
 	if m.overtaken(n, ev) {
 		return
 	}
+	if r, ok := ev.Msg.(Resource); ok && r.Info == infoResync && ev.Seq < n.AskSeq {
+		r.Info = "" // said before the exchange that is under way
+		ev.Msg = r
+	}
 	switch msg := ev.Msg.(type) {
 	case Status:
 		m.status(n, msg, ev)
@@ -732,6 +771,9 @@ func (m *Machine) overtaken(n *node, ev Heard) bool {
 		// 3.0.6 sends the consequence of a claim before the claim, numbered
 		// behind it, so there too the higher number is the newer knowledge.
 		if (n.New || msg.Full) && ev.Seq < n.ClaimSeq {
+			if msg.Info == infoResync && m.st.Standby == StandbyNot {
+				m.sayResource(m.st.Phase == PhaseStable, "") // the answer is owed
+			}
 			return true
 		}
 		n.ClaimSeq = max(n.ClaimSeq, ev.Seq)
@@ -742,6 +784,7 @@ func (m *Machine) overtaken(n *node, ev Heard) bool {
 			return true
 		}
 		n.AskSeq = ev.Seq
+		m.st.LastExchange = max(m.st.LastExchange, msg.Exchange)
 	case Starting:
 		if ev.Seq < n.ClaimSeq {
 			m.sayResource(m.st.Phase == PhaseStable, "") // the answer is owed

@@ -308,10 +308,17 @@ func (m *Machine) refused(n *node, msg Status, at Instant) {
 // heldForDead looks at whether a node that we hear holds us for dead: our words
 // do not reach it. Whatever it says that it holds it has taken from us, and it
 // cannot be told that we live; so we let go of that. Only new nodes say so.
-func (m *Machine) heldForDead(n *node, msg Status, at Instant) {
+func (m *Machine) heldForDead(n *node, msg Status, ev Heard) {
 	if !slices.Contains(msg.Dead, m.cfg.Self) {
 		n.Deaf.stop()
 		return
+	}
+	at := ev.At
+	if ev.Seq > n.ClaimSeq && m.partner(n.Name) {
+		// It has taken more than it said while it could still be asked to say it
+		// again.
+		m.st.Theirs, m.st.TheirTook, m.st.TheirReleasing = msg.Hold, None, None
+		n.ClaimSeq = ev.Seq
 	}
 	jumped := m.st.Jumped.On && m.now.Sub(m.st.Jumped.At) < m.deafTime()
 	if !n.Deaf.On {
@@ -473,7 +480,7 @@ func (m *Machine) status(n *node, msg Status, ev Heard) {
 		m.startPutOff(n, wasDead)
 	}
 	m.oneWay(n)
-	m.heldForDead(n, msg, ev.At)
+	m.heldForDead(n, msg, ev)
 	m.refused(n, msg, ev.At)
 	if resync {
 		// Only now: what is said to a dead node is not kept for retransmission.

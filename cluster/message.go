@@ -91,6 +91,9 @@ type Resource struct {
 type AskResources struct {
 	Set  Set
 	Info string
+	// Exchange numbers the exchange, so that a late word of another one is known
+	// as such; 0 when the sender, a 3.0.6, does not say.
+	Exchange uint64
 }
 
 // HBTakeover asks the other node to go standby; Set is meant from the sender.

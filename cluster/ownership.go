@@ -524,7 +524,7 @@ func (m *Machine) wantAgain(g *groupState, key string) {
 		g.Wanted = false
 	case m.peerAlive():
 		m.askFor(g, key)
-	case m.awaitsReset():
+	case m.awaitsReset() || m.refusing() != nil:
 		g.RetryAt = m.now.Add(settleTime)
 	default:
 		m.send(IPRequestResp{Dest: m.cfg.Self, Key: key, WeOwn: true, OK: true})
@@ -701,7 +701,7 @@ func (m *Machine) tryFailback() {
 	}
 	m.st.FailbackDue = false
 	m.record("owner", "hands foreign resources back", "auto_failback on, and their node is back")
-	m.send(AskResources{Foreign, "me"})
+	m.send(AskResources{Set: Foreign, Info: "me"})
 	m.st.FailbackAsked = true
 }
 
@@ -883,7 +883,7 @@ func (m *Machine) retry() {
 			s.Handed = true
 			s.RetryAt = m.now.Add(handOver) // the other node may not take it
 			m.record("owner", fmt.Sprintf("offers %s resources to the other node", set), "start of group "+g.Key+" failed: "+s.Err)
-			m.send(AskResources{set, "me"})
+			m.send(AskResources{Set: set, Info: "me"})
 		default:
 			m.run(job{Why: whyRetry, Kind: JobTake, Set: set, Keys: []string{g.Key}}, "start failed before: "+s.Err)
 		}

@@ -13,6 +13,13 @@ func (m *Machine) askResources(from string, msg AskResources) {
 		m.info("Standby mode only implemented when nice_failback on", "no standby with auto_failback legacy")
 		return
 	}
+	if !self && msg.Info != "me" && msg.Exchange != 0 && msg.Exchange != m.st.Exchange {
+		m.info(fmt.Sprintf("standby message [%s] from %s belongs to exchange %d, this is %d", msg.Info, from, msg.Exchange, m.st.Exchange), "standby message of another exchange ignored", "node", from, "info", msg.Info)
+		if m.st.Standby == StandbyNot && msg.Info == "other" {
+			m.sayHold(m.st.Phase == PhaseStable, infoResync, true) // it answers what was cancelled
+		}
+		return
+	}
 	if m.st.StandbyEnd.On && msg.Info == "me" {
 		left := m.st.StandbyEnd.At.Sub(m.now).Seconds()
 		m.warn(fmt.Sprintf("Standby in progress- new request from %s ignored [%d seconds left]", from, int(left)), "standby request ignored: one is in progress", "node", from)
@@ -87,6 +94,7 @@ func (m *Machine) standbyBegin(from string, self bool, msg AskResources) {
 		m.info(fmt.Sprintf("%s wants to go standby [%s]", from, msg.Set), "standby wanted", "node", from, "set", msg.Set.String())
 		m.record("standby", fmt.Sprintf("%s wants to give up %s resources", from, msg.Set), "standby request")
 		m.st.StandbySet, m.st.StandbyFrom, m.st.StandbyCut = msg.Set, from, false
+		m.st.Exchange = msg.Exchange
 		if self {
 			m.st.Standby = StandbyMe
 			m.st.StandbyEnd.set(m.now.Add(standbyAnswer), "answer of the other node to our standby request")
@@ -95,7 +103,7 @@ func (m *Machine) standbyBegin(from string, self bool, msg AskResources) {
 		m.st.Standby = StandbyOther
 		m.st.StandbyEnd.set(m.now.Add(standbyLimit), "end of the standby")
 		m.progress(fmt.Sprintf("%s is giving up %s resources", from, msg.Set))
-		m.send(AskResources{msg.Set, "other"})
+		m.send(AskResources{Set: msg.Set, Info: "other"})
 	}
 }
 
@@ -107,7 +115,7 @@ func (m *Machine) answeredLate(from string, set Set) {
 	m.record("standby", fmt.Sprintf("gives up %s resources", set), from+" answered a request that had been given up, and would wait for an hour")
 	m.st.OtherStable = false
 	m.st.Standby, m.st.StandbySet, m.st.StandbyFrom = StandbyMe, set, m.cfg.Self
-	m.askResources(from, AskResources{set, "other"})
+	m.askResources(from, AskResources{Set: set, Info: "other"})
 }
 
 // giveUp releases a set for the other node.
@@ -156,6 +164,7 @@ func (m *Machine) cancelStandby(node, reason string) {
 	}
 	m.info("Cancelling pending standby operation", "standby cancelled", "node", node)
 	m.st.StandbyCut = m.st.Standby == StandbyOther
+	m.failbackLater()
 	m.endStandby()
 	m.claimTaken()
 	m.notHanded()
@@ -190,6 +199,14 @@ func (m *Machine) notHanded() {
 	}
 }
 
+// failbackLater has a failback that comes to nothing be tried again.
+func (m *Machine) failbackLater() {
+	if m.st.Standby == StandbyMe && m.st.FailbackAsked {
+		m.st.FailbackDue = true
+		m.st.FailbackTry.set(m.now.Add(failbackAgain), "handing resources back, once more")
+	}
+}
+
 func (m *Machine) endStandby() {
 	if f := &m.st.IPFail; f.Gave {
 		f.Gave = false
@@ -201,10 +218,7 @@ func (m *Machine) endStandby() {
 
 // standbyTimeout is the other node's failure to answer.
 func (m *Machine) standbyTimeout() {
-	if m.st.Standby == StandbyMe && m.st.FailbackAsked {
-		m.st.FailbackDue = true
-		m.st.FailbackTry.set(m.now.Add(failbackAgain), "handing resources back, once more")
-	}
+	m.failbackLater()
 	m.endStandby()
 	m.claimTaken()
 	m.notHanded()
@@ -243,7 +257,7 @@ func (m *Machine) order(o Order) {
 	m.st.Pending.Timeout.set(m.now.Add(takeoverAnswer), "answer to the operator's order")
 	if o.Verb == OrderStandby {
 		m.progress(fmt.Sprintf("asking the other node to take %s resources", o.Set))
-		m.send(AskResources{o.Set, "me"})
+		m.send(AskResources{Set: o.Set, Info: "me"})
 		return
 	}
 	m.progress(fmt.Sprintf("asking the other node to give up %s resources", o.Set.Mirror()))

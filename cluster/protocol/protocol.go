@@ -56,9 +56,11 @@ func Encode(m *message.Message, msg cluster.Message, flow bool) *message.Message
 		}
 		return m
 	case cluster.AskResources:
-		return m.Add("t", "ask_resources").Add("rsc_hold", msg.Set.String()).Add("info", msg.Info)
+		m.Add("t", "ask_resources").Add("rsc_hold", msg.Set.String()).Add("info", msg.Info)
+		return exchange(m, msg.Exchange)
 	case cluster.ClientAsk:
-		return client(m.Add("t", "ask_resources").Add("rsc_hold", msg.Set.String()).Add("src", msg.Src).Add("info", msg.Info))
+		m.Add("t", "ask_resources").Add("rsc_hold", msg.Set.String()).Add("src", msg.Src).Add("info", msg.Info)
+		return exchange(client(m), msg.Exchange)
 	case cluster.ClientState:
 		st := "leave"
 		if msg.Joined {
@@ -108,6 +110,14 @@ func Encode(m *message.Message, msg cluster.Message, flow bool) *message.Message
 // clientGeneration counts, in the original, the clients that a daemon has had;
 // ours is built in and the first.
 const clientGeneration = "0"
+
+// exchange adds the number of a standby exchange, where both nodes know it.
+func exchange(m *message.Message, id uint64) *message.Message {
+	if id != 0 {
+		m.Add("xid", strconv.FormatUint(id, 16))
+	}
+	return m
+}
 
 // client adds what the original's daemon adds to a message of its client ipfail
 // to the one on the other node.
@@ -162,7 +172,11 @@ func Decode(m *message.Message) (cluster.Message, bool) {
 		return decodeResource(m)
 	case "ask_resources":
 		set, ok := cluster.ParseSet(m.Get("rsc_hold"))
-		return cluster.AskResources{Set: set, Info: m.Get("info")}, ok
+		id, err := strconv.ParseUint(m.Get("xid"), 16, 63)
+		if err != nil {
+			id = 0
+		}
+		return cluster.AskResources{Set: set, Info: m.Get("info"), Exchange: id}, ok
 	case "hbapi-clstat":
 		return cluster.ClientState{Src: m.Get("src"), Client: m.Get("from_id"), Joined: m.Get("st") == "join", Info: m.Get("info")}, m.Get("from_id") != ""
 	case "num_ping_nodes":

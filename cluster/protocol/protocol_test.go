@@ -58,6 +58,7 @@ func TestEncode(t *testing.T) {
 		{"resource", cluster.Resource{Hold: cluster.All, Full: true, Stable: cluster.Yes}, true, "t=resource|rsc_hold=all|rtype=full|isstable=1"},
 		{"resource with reason", cluster.Resource{Hold: cluster.None, Full: true, Stable: cluster.No, Info: "shutdown"}, true, "t=resource|rsc_hold=none|rtype=full|isstable=0|info=shutdown"},
 		{"resource that adds", cluster.Resource{Hold: cluster.Foreign, Info: "mach_down"}, true, "t=resource|rsc_hold=foreign|info=mach_down"},
+		{"answer of ours", cluster.AskResources{Set: cluster.Local, Info: "other", Exchange: 0x1a}, true, "t=ask_resources|rsc_hold=local|info=other|xid=1a"},
 		{"resource of who lets go", cluster.Resource{Hold: cluster.Local, Full: true, Stable: cluster.Yes, Releasing: cluster.Foreign, Pings: 1}, true, "t=resource|rsc_hold=local|rtype=full|isstable=1|xreleasing=foreign|xpings=0"},
 		{"resource of ours", cluster.Resource{Hold: cluster.All, Full: true, Stable: cluster.Yes, Took: cluster.Foreign}, true, "t=resource|rsc_hold=all|rtype=full|isstable=1|xtook=foreign"},
 		{"ask_resources", cluster.AskResources{Set: cluster.Local, Info: "me"}, true, "t=ask_resources|rsc_hold=local|info=me"},

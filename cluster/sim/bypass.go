@@ -12,12 +12,12 @@ import (
 // is the number of a message that is kept here; the last ones are, which is more
 // than may be sent again.
 type bypass struct {
-	kept [bypassKept]message.Message
+	kept []message.Message
 	next uint64
 }
 
 const (
-	bypassKept = 1 << 14
+	bypassKept = 1 << 17
 	// statusPrefix begins the packet of a keepalive, which the run recognises.
 	statusPrefix, otherPrefix = "t=status ", "t=other  "
 )
@@ -27,6 +27,9 @@ var errUnknown = errors.New("no such message")
 func (b *bypass) Encode(m *message.Message) []byte {
 	id := b.next
 	b.next++
+	if id < bypassKept {
+		b.kept = append(b.kept, message.Message{})
+	}
 	k := &b.kept[id%bypassKept]
 	k.Fields = append(k.Fields[:0], m.Fields...)
 	packet := make([]byte, 0, len(statusPrefix)+16)

@@ -634,6 +634,9 @@ func (w *world) keepForReplay(n *node, l letter) {
 
 // replay shows a node what it has heard before. It must not change anything.
 func (w *world) replay(n *node) {
+	if n.runs() {
+		n.step(engine.Packet{Link: w.scenario.Cluster.Links[0], Data: []byte("nothing"), At: n.instant()}) // what the step itself notices
+	}
 	for _, r := range w.replays {
 		if !n.runs() || r.to != n.index || r.life != n.life || n.instant() <= cluster.Instant(r.at-n.born).Add(time.Second) {
 			continue
