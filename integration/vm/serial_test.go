@@ -1,0 +1,168 @@
+package vm
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+const line = "/dev/ttyS1"
+
+// link waits until a machine says that of a link to the other one.
+func (p *pair) link(n *Node, link, state string) {
+	p.t.Helper()
+	p.until(n, "cl_status hblinkstatus "+p.other(n).Name+" "+link, state)
+}
+
+// lines are the settings of the serial line while a daemon has it.
+func (p *pair) settings(n *Node) string {
+	p.t.Helper()
+	return p.run(n, "stty -F "+line+" -a")
+}
+
+// TestSerial: real ports at several speeds, with flow control, join two nodes
+// of ours and nothing else does.
+func TestSerial(t *testing.T) {
+	p := machines(t)
+	for _, n := range p.Nodes {
+		p.install(n)
+	}
+	for _, baud := range []int{9600, 19200, 115200} {
+		p.Baud(baud)
+		for _, n := range p.Nodes {
+			p.configure(n, cluster{media: []string{fmt.Sprint("baud ", baud), "serial " + line}, group: addressOnly, failback: "on"})
+			p.start(n)
+		}
+		for _, n := range p.Nodes {
+			p.link(n, line, "up")
+			p.sees(n)
+			if got := p.settings(n); !strings.Contains(got, fmt.Sprintf("speed %d baud", baud)) || !has(got, "crtscts") {
+				t.Errorf("%s: the line is not at %d baud with flow control:\n%s", n.Name, baud, got)
+			}
+			// The kernel's own word for the wires: it sends only with CTS there.
+			if wires := p.run(n, "grep '^1:' /proc/tty/driver/serial"); !strings.Contains(wires, " RTS|CTS|DTR|DSR|CD") {
+				t.Errorf("%s: %s", n.Name, wires)
+			}
+		}
+		p.owns(p.n1)
+		p.run(p.n2, daemon+" -k && rm -f /var/log/ha-log")
+		p.run(p.n1, daemon+" -k && rm -f /var/log/ha-log")
+	}
+}
+
+// TestSerialCable: of a serial line and a network either may fail, and comes
+// back.
+func TestSerialCable(t *testing.T) {
+	p := machines(t)
+	p.Baud(19200)
+	for _, n := range p.Nodes {
+		p.install(n)
+		p.configure(n, cluster{media: []string{"serial " + line, "bcast eth1"}, group: addressOnly, failback: "on"})
+		p.start(n)
+	}
+	for _, n := range p.Nodes {
+		p.link(n, line, "up")
+		p.link(n, "eth1", "up")
+	}
+	p.owns(p.n1)
+	for _, f := range []struct {
+		link      string
+		cut, mend func()
+	}{
+		{"eth1", func() { p.Cut(1, true) }, func() { p.Cut(1, false) }},
+		{line, func() { p.Cable(false) }, func() { p.Cable(true) }},
+	} {
+		f.cut()
+		for _, n := range p.Nodes {
+			p.link(n, f.link, "dead")
+			p.sees(n)
+		}
+		f.mend()
+		for _, n := range p.Nodes {
+			p.link(n, f.link, "up")
+		}
+	}
+	p.owns(p.n1)
+	for _, n := range p.Nodes {
+		if deaths := p.run(n, "grep 'node .*: is dead' /var/log/ha-log || true"); deaths != "" {
+			t.Errorf("%s, with a link in order: %s", n.Name, deaths)
+		}
+	}
+}
+
+// TestSerialMixed: the same line with heartbeat 3.0.6 at its other end, set up
+// as that sets it up. n1 runs ours.
+func TestSerialMixed(t *testing.T) {
+	p := machines(t)
+	p.Baud(19200)
+	p.install(p.n1)
+	for _, n := range p.Nodes {
+		p.configure(n, cluster{media: []string{"serial " + line, "bcast eth1"}, group: addressOnly, failback: "on"})
+	}
+	p.start(p.n1)
+	p.run(p.n2, daemon+" >>/var/log/ha.out 2>&1")
+	for _, n := range p.Nodes {
+		p.link(n, line, "up")
+	}
+	p.owns(p.n1)
+	ours, theirs := p.settings(p.n1), p.settings(p.n2)
+	if ours != theirs {
+		t.Logf("ours:\n%s\n3.0.6's:\n%s", ours, theirs)
+	}
+	// All but noflsh: ours keeps what it sends when the other end sends a break.
+	for _, flag := range []string{"crtscts", "istrip", "igncr", "inpck", "icanon", "echo", "opost", "cs8", "cstopb", "parenb", "clocal", "cread", "hupcl", "ixon", "ixoff", "brkint"} {
+		if a, b := has(ours, flag), has(theirs, flag); a != b {
+			t.Errorf("%s is %v here and %v with 3.0.6", flag, a, b)
+		}
+	}
+	p.Cut(1, true)
+	for _, n := range p.Nodes {
+		p.link(n, "eth1", "dead")
+		p.sees(n)
+	}
+	p.Cable(false)
+	p.owns(p.n2) // neither link is left
+	p.Cable(true)
+	for _, n := range p.Nodes {
+		p.link(n, line, "up")
+	}
+	p.owns(p.n1)
+	p.until(p.n2, "ip -4 -br addr show dev eth0; echo end", "10.77.0.2/24 \nend")
+	p.Cut(1, false)
+}
+
+// TestSerialNotReady: with flow control nothing is sent to an end that does not
+// raise CTS. The daemon says so, and its other medium does not suffer.
+func TestSerialNotReady(t *testing.T) {
+	const line = "/dev/ttyS2"
+	p := machines(t)
+	n := p.n1
+	wires := func() string { return p.run(n, "grep '^2:' /proc/tty/driver/serial") }
+	p.run(n, "stty -F "+line+" raw -echo -crtscts clocal 19200; echo ready >"+line+"; sleep 1")
+	if out, err := n.Deaf(); string(out) != "ready\n" {
+		t.Fatalf("without flow control the port sent %q (%v); it is %s", out, err, wires())
+	}
+	p.install(n)
+	p.configure(n, cluster{media: []string{"serial " + line, "bcast eth1"}, group: addressOnly, failback: "on"})
+	p.start(n)
+	p.until(n, "hbctl status", line+" cannot send: serial "+line+": the line takes no data: no connection or bad cable?")
+	p.owns(n)
+	p.until(n, "cl_status hblinkstatus n1 eth1", "up")
+	if out, err := n.Deaf(); len(out) > 0 || err != nil {
+		t.Errorf("sent without CTS: %q (%v)", out, err)
+	}
+	if got := wires(); !strings.Contains(got, " RTS|DTR") {
+		t.Errorf("the daemon does not ask with RTS, or CTS is up: %s", got)
+	}
+	p.run(n, daemon+" -k")
+}
+
+// has reports whether stty shows a flag as set.
+func has(settings, flag string) bool {
+	for _, f := range strings.Fields(settings) {
+		if f == flag {
+			return true
+		}
+	}
+	return false
+}
