@@ -62,7 +62,7 @@ SIMSEED   ?= 1
 SIMFLAGS  ?=
 
 .PHONY: all build man install install-programs install-config install-docs accounts uninstall \
-        demo test check vet lint bench interop sim fuzz deps clean
+        demo test check vet lint bench interop vm sim fuzz deps clean
 
 all: build
 
@@ -164,6 +164,12 @@ bench: deps build
 # about 20 minutes. The table goes to stdout and into the document.
 interop: deps build
 	$(GO) run ./integration/interop/matrix -document docs/COMPATIBILITY.md
+
+# Watchdogs, machines that stand still, serial ports and systemd, in virtual
+# machines under software emulation: some six minutes on two cores.
+vm: deps build
+	apt-get -q -y --no-install-recommends install qemu-system-x86 e2fsprogs xz-utils
+	$(GO) test -tags vm -count=1 -v -timeout 30m ./integration/vm
 
 check: vet
 	@bad=$$($(GOFMT) -l $$(git ls-files '*.go')); \
