@@ -270,6 +270,11 @@ func TestSuccessorFails(t *testing.T) {
 	c.touch(c.N1, "/etc/ha.d/ha.cf")
 	c.signal(c.N1, unix.SIGHUP)
 	c.says(c.N1, "ERROR: heartbeat not started: read uuid: ")
+	c.says(c.N1, "it is not started again, since the last 6 died before they were up") // by the supervisor
+	c.says(c.N1, "All HA resources relinquished.")
+	for deadline := time.Now().Add(limit); c.daemons(c.N1) != 0 && time.Now().Before(deadline); {
+		time.Sleep(20 * time.Millisecond)
+	}
 	c.nothingLeft(c.N1, cfg)
 	c.owns(c.N2, cfg.Addrs...)
 	c.must(c.WaitAnswerer(t.Context(), c.N2, limit, cfg.Addrs[0]))
