@@ -100,16 +100,22 @@ func (s *set) wake() {
 	}
 }
 
-// watch turns reports of the kernel into wake-ups. What they say is not read:
+// watch turns reports of the kernel into wake-ups. What they say is not believed:
 // the look tells, and it also follows when reports were lost (ENOBUFS).
 func (s *set) watch() {
-	buf := make([]byte, 4096)
+	buf := make([]byte, 16384) // the kernel's datagrams are smaller
+	var seen changes
 	for {
-		_, err := s.changes.Read(buf)
+		n, err := s.changes.Read(buf)
 		if s.ctx.Err() != nil {
 			return
 		}
-		s.wake()
+		if err != nil {
+			seen.forget()
+		}
+		if err != nil || seen.news(buf[:n]) {
+			s.wake()
+		}
 		if err != nil {
 			select {
 			case <-s.ctx.Done():

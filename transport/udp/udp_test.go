@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"heartbeat/transport"
@@ -374,6 +375,69 @@ func TestLoops(t *testing.T) {
 	expect("down", false, false, false, false, false)
 	c.a.Up(t, "eth0")
 	expect("up again", false, true, false, false, false) // IPv6 addresses went with the interface
+}
+
+// TestRenewedAddress: an address whose lifetime is prolonged is no reason to look
+// at the interfaces; one that comes, goes or changes is.
+func TestRenewedAddress(t *testing.T) {
+	n := mediumtest.NewNamespace(t)
+	n.Veth(t, "eth0", mediumtest.NewNamespace(t), "eth0")
+	n.Up(t, "eth0")
+	fd := -1
+	if err := n.Do(func() (err error) {
+		if fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE); err == nil {
+			err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_IPV4_IFADDR})
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	replace := func(address string, lifetime int) func() {
+		return func() {
+			if err := n.Do(func() error {
+				link, err := netlink.LinkByName("eth0")
+				if err != nil {
+					return err
+				}
+				addr, err := netlink.ParseAddr(address)
+				if err != nil {
+					return err
+				}
+				addr.ValidLft, addr.PreferedLft = lifetime, lifetime
+				return netlink.AddrReplace(link, addr)
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var seen changes
+	buf := make([]byte, 16384)
+	for _, step := range []struct {
+		what string
+		do   func()
+		news bool
+	}{
+		{"comes", replace("10.0.0.9/24", 100), true},
+		{"prolonged", replace("10.0.0.9/24", 200), false},
+		{"another comes", replace("10.0.0.10/24", 100), true},
+		{"prolonged", replace("10.0.0.9/24", 300), false},
+		{"goes", func() { n.DeleteAddress(t, "eth0", "10.0.0.10/24") }, true},
+		{"comes back", replace("10.0.0.10/24", 100), true},
+		{"prolonged", replace("10.0.0.10/24", 200), false},
+	} {
+		step.do()
+		size, err := unix.Read(fd, buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := seen.news(buf[:size]); got != step.news {
+			t.Errorf("%s: news %t, want %t", step.what, got, step.news)
+		}
+	}
+	if !seen.news([]byte("garbage")) {
+		t.Error("what cannot be read is no news")
+	}
 }
 
 func currentAddress(t *testing.T, n *mediumtest.Namespace) (address string) {

@@ -1,0 +1,70 @@
+package udp
+
+import (
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// addressesMax bounds the addresses that are told apart; beyond it all are
+// forgotten, and each counts as new once more.
+const addressesMax = 4096
+
+// changes tells reports of the kernel that say something new from those that do
+// not: an address whose lifetime is prolonged again and again is reported each
+// time.
+type changes struct{ known map[string]bool }
+
+// news reports whether a datagram of the kernel may say something that was not so
+// before.
+func (c *changes) news(datagram []byte) bool {
+	messages, err := syscall.ParseNetlinkMessage(datagram)
+	if err != nil || len(messages) == 0 {
+		c.forget()
+		return true
+	}
+	found := false
+	for i := range messages {
+		found = c.look(&messages[i]) || found
+	}
+	return found
+}
+
+func (c *changes) look(m *syscall.NetlinkMessage) bool {
+	key := ""
+	if m.Header.Type == unix.RTM_NEWADDR {
+		key = addressKey(m)
+	}
+	if key == "" {
+		c.forget() // with an interface or an address what was known of others may go
+		return true
+	}
+	if c.known[key] {
+		return false
+	}
+	if c.known == nil || len(c.known) >= addressesMax {
+		c.known = make(map[string]bool)
+	}
+	c.known[key] = true
+	return true
+}
+
+// forget makes that every address counts as new.
+func (c *changes) forget() { c.known = nil }
+
+// addressKey is all that a message says of an address but for its lifetime; ""
+// when it cannot be read.
+func addressKey(m *syscall.NetlinkMessage) string {
+	attributes, err := syscall.ParseNetlinkRouteAttr(m)
+	if err != nil || len(m.Data) < unix.SizeofIfAddrmsg {
+		return ""
+	}
+	key := slices.Clone(m.Data[:unix.SizeofIfAddrmsg])
+	for _, a := range attributes {
+		if a.Attr.Type != unix.IFA_CACHEINFO {
+			key = append(append(key, byte(a.Attr.Type), byte(len(a.Value))), a.Value...)
+		}
+	}
+	return string(key)
+}
