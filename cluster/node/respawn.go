@@ -142,7 +142,6 @@ func (p *Programs) start() {
 		}
 		for _, pr := range p.list {
 			err := pr.launch()
-			p.writeNotes()
 			p.workers.Go(func() { pr.supervise(err) }) // ends when the program is given up or nothing is started any more
 		}
 	})
@@ -159,30 +158,53 @@ func (pr *program) adopt(t RunningProgram) {
 	pr.process, pr.started, pr.short, pr.ended = process, t.Started, t.Short, make(chan struct{})
 }
 
-// launch starts the process, if none was adopted.
+// launch starts the process, if none was adopted, and notes it. The process
+// becomes the program only then: a daemon that is killed in between leaves nothing
+// running that its successor could not know of.
 func (pr *program) launch() error {
 	pr.of.frozen.RLock()
 	defer pr.of.frozen.RUnlock()
+	gate, err := pr.fork()
+	pr.of.writeNotes()
+	if gate != nil {
+		_, _ = gate.WriteString("go\n") // it may have been killed already
+		_ = gate.Close()
+	}
+	return err
+}
+
+// gated is a shell's way to wait for a line from descriptor 3; without one it ends.
+const gated = "read -r heartbeat_gate <&3 || exit 0; unset heartbeat_gate; exec 3<&-; exec "
+
+// fork starts a process that becomes the program when a line is written to gate;
+// nil when none was started.
+func (pr *program) fork() (gate *os.File, err error) {
 	pr.mu.Lock()
 	defer pr.mu.Unlock()
 	select {
 	case <-pr.of.closing:
-		return nil
+		return nil, nil
 	default:
 	}
 	if pr.process != nil {
-		return nil
+		return nil, nil
 	}
 	pr.started = time.Now()
 	uid, gid, credential, err := credentialOf(pr.User)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	r, gate, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", pr.Command, err)
+	}
+	defer r.Close()
 	log := pr.of.o.Log
 	log.Printf(cluster.Info, "Starting child client \"%s\" (%d,%d)", pr.Command, uid, gid)
 	build := func(dir string) *exec.Cmd {
-		cmd := exec.Command("/bin/sh", "-c", "exec "+pr.Command)
+		cmd := exec.Command("/bin/sh", "-c", gated+pr.Command)
 		cmd.Dir = dir
+		cmd.ExtraFiles = []*os.File{r}
 		cmd.Env = os.Environ()
 		if pr.of.o.Env != nil {
 			cmd.Env = append(cmd.Env, pr.of.o.Env()...)
@@ -195,7 +217,8 @@ func (pr *program) launch() error {
 		// The user may have no directory there.
 		cmd = build("/")
 		if err := cmd.Start(); err != nil {
-			return fmt.Errorf("start %s: %w", pr.Command, err)
+			_ = gate.Close()
+			return nil, fmt.Errorf("start %s: %w", pr.Command, err)
 		}
 	}
 	pr.process, pr.ended = cmd.Process, make(chan struct{})
@@ -206,7 +229,7 @@ func (pr *program) launch() error {
 		Level: cluster.Info, PID: cmd.Process.Pid, Text: fmt.Sprintf("Starting \"%s\" as uid %d  gid %d (pid %d)", pr.Command, uid, gid, cmd.Process.Pid),
 		Msg: "program started", Attrs: []logging.Attr{{Key: "command", Value: pr.Command}, {Key: "uid", Value: uid}, {Key: "gid", Value: gid}},
 	})
-	return nil
+	return gate, nil
 }
 
 // credentialOf is a user with his groups.
@@ -285,7 +308,6 @@ func (pr *program) supervise(err error) {
 			return
 		}
 		err = pr.launch()
-		pr.of.writeNotes()
 	}
 }
 

@@ -327,6 +327,29 @@ func TestProgramsUnknownUser(t *testing.T) {
 	}
 }
 
+// TestProgramsGate: a process that its daemon has not noted yet ends with the
+// daemon, and has not become the program.
+func TestProgramsGate(t *testing.T) {
+	l := newProgramLab(t)
+	p := l.programs(Program{User: "root", Command: "sh -c 'echo $$ >>" + l.dir + "/pids'"})
+	pr := p.list[0]
+	gate, err := pr.fork()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := gate.Close(); err != nil { // as the kernel does for a dead daemon
+		t.Fatal(err)
+	}
+	p.Close()
+	pr.supervise(nil) // waits for its end
+	if got := l.lines("exited with return code 0"); len(got) != 1 {
+		t.Errorf("the log says %q", got)
+	}
+	if _, err := os.Stat(filepath.Join(l.dir, "pids")); err == nil {
+		t.Error("the program ran")
+	}
+}
+
 // TestProgramsOfDeadDaemon: what a killed daemon has left running is ended
 // before anything is started, and nothing else is: a process that has got the
 // number of one that has ended stays.

@@ -65,7 +65,11 @@ func (p *Programs) writeNotes() {
 	}
 	text, err := json.Marshal(list)
 	if err == nil {
-		err = os.WriteFile(p.o.Notes, text, 0o600)
+		// Renamed into place: a daemon killed at it leaves the former notes.
+		fresh := p.o.Notes + ".new"
+		if err = os.WriteFile(fresh, text, 0o600); err == nil {
+			err = os.Rename(fresh, p.o.Notes)
+		}
 	}
 	if err != nil {
 		p.o.Log.Printf(cluster.Warn, "cannot note which programs run: %v", err)

@@ -127,6 +127,8 @@ type address struct {
 	next  time.Time // when it falls due; zero: never
 	burst int       // announcements left of the burst
 	index int       // of the interface that holds it
+	// removed: the kernel says that it is gone, and it has not been looked for since.
+	removed bool
 }
 
 func (a *address) Name() string { return a.typ + "::" + a.arg }
@@ -551,6 +553,7 @@ func (a *address) tend() {
 		return
 	}
 	n := a.net
+	removed := n.wasRemoved(a)
 	if n.stale() {
 		// It may have run out, and be the other node's.
 		n.plan(a, 5*stalePause)
@@ -590,8 +593,21 @@ func (a *address) tend() {
 		a.tellAll(l)
 		return
 	}
+	if removed {
+		n.plan(a, lookAgain)
+		return
+	}
 	a.tellAll(l)
 	n.planNext(a, l.index)
+}
+
+// wasRemoved reports, once, that the address was said to be gone.
+func (n *Network) wasRemoved(a *address) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	removed := a.removed
+	a.removed = false
+	return removed
 }
 
 // plan makes the address due after d.

@@ -629,6 +629,32 @@ func TestLostSubscription(t *testing.T) {
 	stop(t, r)
 }
 
+// TestToldBeforeDone: the kernel's news of a removal came before the address was
+// gone, so it is looked for once more.
+func TestToldBeforeDone(t *testing.T) {
+	l := newLab(t)
+	n := quietNetwork(t)
+	n.o.Announce = Announce{Burst: 1, Refresh: time.Hour}
+	ended := subscription[removedAddr]{make(chan removedAddr), make(chan struct{})}
+	go n.tendAll()
+	go follow(n, n.addrFeed(), ended)
+	r, err := n.factory("IPaddr", kind{v4: true})([]string{"10.1.0.10/24/" + l.nic})
+	must(t, err)
+	start(t, r)
+	a := r.(*address)
+	ended.updates <- removedAddr{a.spec.addr, a.index}
+	eventually(t, "it has been looked for", func() bool {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return !a.removed
+	})
+	must(t, a.lock(t.Context())) // the look has ended
+	a.unlock()
+	l.del(t, "10.1.0.10/24") // and that is the end of the removal
+	eventually(t, "the address is back", func() bool { return len(l.addrs(t)) == 1 })
+	stop(t, r)
+}
+
 // TestLoCopy: a real server's copy on lo gives way to IPaddr2 and comes back.
 func TestLoCopy(t *testing.T) {
 	l := newLab(t)

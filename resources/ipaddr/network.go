@@ -35,6 +35,10 @@ const (
 	// retryAfter is the pause before a failed attempt on an address is repeated,
 	// and between two repairs of the same one.
 	retryAfter = time.Second
+	// lookAgain is the pause before an address that is said to be gone, and is
+	// there all the same, is looked for once more: the kernel tells of a removal a
+	// moment before it is done.
+	lookAgain = 200 * time.Millisecond
 	// quietFor is the pause between log lines on an address that is fought over.
 	quietFor = time.Minute
 	// paceAddresses are announced at a time, pacePause apart, when many are due at
@@ -555,8 +559,8 @@ func (n *Network) addrFeed() feed[removedAddr] {
 	return feed[removedAddr]{
 		what:      "addresses",
 		subscribe: subscribeRemovals,
-		each:      func(r removedAddr) { n.due(r.addr, r.index) },
-		lost:      func() { n.due(netip.Addr{}, 0) },
+		each:      func(r removedAddr) { n.due(r.addr, r.index, true) },
+		lost:      func() { n.due(netip.Addr{}, 0, true) },
 	}
 }
 
@@ -694,13 +698,13 @@ func (n *Network) again(name string, index int) {
 		}
 	}
 	n.mu.Unlock()
-	n.due(netip.Addr{}, index)
+	n.due(netip.Addr{}, index, false)
 	n.ownedChanged() // the hardware address may have
 }
 
 // due makes the owned addresses equal to ip (any, if it is the zero value) on that
-// interface (any, if it is 0) due now.
-func (n *Network) due(ip netip.Addr, index int) {
+// interface (any, if it is 0) due now. removed: it is said to be gone.
+func (n *Network) due(ip netip.Addr, index int, removed bool) {
 	now := time.Now()
 	found := false
 	n.mu.Lock()
@@ -708,6 +712,7 @@ func (n *Network) due(ip netip.Addr, index int) {
 		for _, a := range list {
 			if index == 0 || a.index == index {
 				a.next, found = now, true
+				a.removed = a.removed || removed
 			}
 		}
 	}
