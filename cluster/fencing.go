@@ -90,13 +90,25 @@ func (m *Machine) mustFence(n *node, f fencing) {
 		m.record("node", n.Name+" is not reset", m.st.Fencing.Err)
 		return
 	}
-	delay := m.fenceDelay(n)
+	delay := m.fenceDelay(n) + m.restartTime(n)
 	if delay == 0 {
 		m.fence()
 		return
 	}
 	m.info(fmt.Sprintf("Resetting node %s in %v, if it stays silent: should it live, it resets this node first", n.Name, delay), "reset delayed", "node", n.Name, "delay", delay)
 	m.st.Fencing.Try.set(m.now.Add(delay), "resetting "+n.Name+" if it stays silent")
+}
+
+// restartTime is the time that a node is left in which to start, before it is
+// reset once more: it may be the reset that keeps it from that. It doubles.
+func (m *Machine) restartTime(n *node) time.Duration {
+	if n.Reset.On && m.now.Sub(n.Reset.At) > retryMax+m.cfg.Initdead {
+		n.Resets = 0
+	}
+	if n.Resets == 0 {
+		return 0
+	}
+	return min(m.cfg.Initdead<<min(n.Resets, 8), retryMax)
 }
 
 // awaitsReset reports whether nothing may be taken before a node is reset.
@@ -171,6 +183,8 @@ func (m *Machine) fenced(j job, err string) {
 		// It has started again since: we learn late of the reset, or it was another
 		// life that was reset. If this one is gone, its silence will tell.
 		m.record("node", j.Node+" has started again since it was reset", "its generation grew")
+		n.Reset.set(m.now, "")
+		n.Resets++
 		return
 	}
 	n.Down = true

@@ -213,8 +213,12 @@ func (m *Machine) ipfailHeard(from string, msg Message) {
 		if msg.Dest != m.cfg.Self {
 			return
 		}
+		back := f.Set == Foreign
 		if !m.abortGiveUp() {
 			m.ipfailLog(Info, "No giveup timer to abort.", "no give-up to abort", "node", from)
+			back = true
+		}
+		if back {
 			m.giveForeignBack(from)
 		}
 	}
@@ -233,8 +237,8 @@ func (m *Machine) comparePings(from string, theirs int) {
 	default:
 		m.ipfailLog(Info, "Ping node count is balanced.", "as many ping nodes here", "node", from, "count", ours)
 		m.send(AbortGiveUp{Src: m.cfg.Self, Dest: from})
-		if !m.abortGiveUp() {
-			m.giveForeignBack(from)
+		if back := m.st.IPFail.Set == Foreign; !m.abortGiveUp() || back {
+			m.giveForeignBack(from) // planned anew, if it was planned
 		}
 	}
 }

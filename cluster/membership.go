@@ -32,6 +32,10 @@ type node struct {
 	StatusSeq, ClaimSeq uint64
 	// Probe is what the service network says while it is silent.
 	Probe probing
+	// Reset is when it was reset last although it had started again by then, and
+	// Resets how often in a row: more time is left to it before the next.
+	Reset  timer
+	Resets int
 	// Down: it was reset, or an operator says that it is down, and nothing was
 	// heard of it since.
 	Down bool

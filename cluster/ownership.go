@@ -532,11 +532,12 @@ func (m *Machine) wantAgain(g *groupState, key string) {
 }
 
 // adopt takes what was found running at start and is ours to keep: nothing is
-// started twice, but its addresses are announced and watched from now on.
+// started twice, but its addresses are announced and watched from now on. What the
+// other node claims too is announced by who keeps it.
 func (m *Machine) adopt() {
 	var keys []string
 	for i, g := range m.cfg.Groups {
-		if s := &m.st.Groups[i]; s.Found && m.st.Mine.Has(m.setOf(g)) && !m.busy(g.Key) {
+		if s := &m.st.Groups[i]; s.Found && m.st.Mine.Has(m.setOf(g)) && !m.busy(g.Key) && !m.theyHave(m.setOf(g)) {
 			keys = append(keys, g.Key)
 		}
 	}

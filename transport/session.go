@@ -348,6 +348,8 @@ type Verdict struct {
 	// been heard, or to an older part of this life although it is held for dead:
 	// a replay, or a node that came back with an old generation.
 	Outdated bool
+	// Known is the generation that is known of the node then.
+	Known uint64
 	// Returned: a status of the known generation from a node held for dead.
 	Returned bool
 	// Reply are messages to send now, before anything the message causes.
@@ -396,7 +398,7 @@ func (s *Session) Receive(now time.Duration, link string, m *message.Message) (v
 		return v
 	}
 	if known := max(p.Generation, p.Early); gen < known {
-		v.Drop, v.Outdated = DropReplay, gen < p.Generation
+		v.Drop, v.Outdated, v.Known = DropReplay, true, known
 		v.note("ERROR", fmt.Sprintf("should_drop_message: attempted replay attack [%s]? [gen = %d, curgen = %d]", p.Name, gen, known),
 			"packet of an old generation dropped: replay?", "node", p.Name, "generation", gen, "current", known)
 		return v
@@ -422,7 +424,7 @@ func (s *Session) Receive(now time.Duration, link string, m *message.Message) (v
 	}
 	if v.Drop = s.track(now, p, seq, &v); v.Drop != DropNone {
 		v.Refresh = v.Drop == DropDuplicate && s.forUs(m)
-		v.Outdated = v.Drop == DropStale
+		v.Outdated, v.Known = v.Drop == DropStale, max(p.Generation, p.Early)
 		return v
 	}
 	s.learnUUID(p, m, &v)

@@ -348,7 +348,7 @@ func (e *Engine) packet(in Packet) {
 		case v.Refresh:
 			e.apply(cluster.LinkHeard{From: v.From, Link: in.Link, At: in.At})
 		case v.Outdated:
-			e.apply(cluster.OutdatedHeard{From: v.From, Generation: e.session.Generation(v.From)})
+			e.apply(cluster.OutdatedHeard{From: v.From, Generation: v.Known})
 		}
 		e.answer(v)
 		return

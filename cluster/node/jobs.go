@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"heartbeat/cluster"
@@ -26,10 +27,21 @@ var errKilled = errors.New("ended by the cluster")
 // turn is one job's place in the order of work on one group.
 type turn struct {
 	kind   cluster.JobKind
-	before *turn // nil when nothing was ordered for the group before
+	before chan struct{} // closed when it may begin; nil when nothing was ordered for the group before
 	done   chan struct{}
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+
+	mu             sync.Mutex
+	begun, skipped bool
+}
+
+// skip takes the turn away, if it has not come yet.
+func (t *turn) skip() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.skipped = !t.begun
+	return t.skipped
 }
 
 // startJob runs a job in its own goroutine, which ends with the job. Its result
@@ -37,7 +49,8 @@ type turn struct {
 //
 // Jobs on one group run in the order in which they were ordered, whichever
 // goroutine is faster; and a release ends the starts before it, so that it is
-// not held up by what it is about to undo.
+// not held up by what it is about to undo, nor by what the job that was to start
+// its group does before.
 func (n *Node) startJob(job cluster.Job) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	n.jobs[job.ID] = cancel
@@ -63,10 +76,16 @@ func (n *Node) startJob(job cluster.Job) {
 }
 
 func (n *Node) queueTurn(ctx context.Context, kind cluster.JobKind, key string) *turn {
-	t := &turn{kind: kind, before: n.turns[key], done: make(chan struct{})}
+	t := &turn{kind: kind, done: make(chan struct{})}
 	t.ctx, t.cancel = context.WithCancelCause(ctx)
-	if before := t.before; before != nil && kind == cluster.JobGive && before.kind == cluster.JobTake {
-		before.cancel(resources.ErrGive)
+	if before := n.turns[key]; before != nil {
+		t.before = before.done
+		if kind == cluster.JobGive && before.kind == cluster.JobTake {
+			before.cancel(resources.ErrGive)
+			if before.skip() {
+				t.before = before.before
+			}
+		}
 	}
 	if n.turns == nil {
 		n.turns = make(map[string]*turn)
@@ -78,10 +97,12 @@ func (n *Node) queueTurn(ctx context.Context, kind cluster.JobKind, key string) 
 // work waits for the turn and does the work.
 func (t *turn) work(do func(context.Context)) {
 	if t.before != nil {
-		<-t.before.done
-		t.before = nil // not needed any more, and it holds its own
+		<-t.before
 	}
-	do(t.ctx)
+	t.mu.Lock()
+	t.begun = true
+	t.mu.Unlock()
+	do(t.ctx) // one that was skipped does nothing but say so, for its context has ended
 	t.cancel(nil)
 	close(t.done)
 }

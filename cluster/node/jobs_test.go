@@ -91,3 +91,38 @@ func TestJobOrder(t *testing.T) {
 		}
 	}
 }
+
+// TestReleaseOfWhatIsStillAhead: a release does not wait for what the job that was
+// to start its group starts before it.
+func TestReleaseOfWhatIsStillAhead(t *testing.T) {
+	first, second := &recorder{hang: true}, &recorder{}
+	ended := make(chan engine.JobDone, 2)
+	eng := &scripted{}
+	eng.on = func(_ cluster.Instant, in engine.Input) []engine.Output {
+		switch in := in.(type) {
+		case engine.Wake:
+			eng.none = true
+			return []engine.Output{
+				engine.Run{Job: cluster.Job{ID: 1, Kind: cluster.JobTake, Keys: []string{"first", "second"}}},
+				engine.Run{Job: cluster.Job{ID: 2, Kind: cluster.JobGive, Keys: []string{"second"}}},
+			}
+		case engine.JobDone:
+			ended <- in
+			if in.ID == 2 {
+				return []engine.Output{engine.Kill{ID: 1}} // the first group's start hangs
+			}
+		}
+		return nil
+	}
+	run(t, Options{Engine: eng, Groups: map[string]Group{"first": first, "second": second}}, func(*Node) {
+		if done := <-ended; done.ID != 2 || done.Groups[0].Err != "" {
+			t.Errorf("the first job to end is %+v, want the release", done)
+		}
+		if done := <-ended; len(done.Groups) != 2 || done.Groups[1].Err == "" {
+			t.Errorf("the start says %+v, want its second group interrupted", done)
+		}
+	})
+	if !slices.Equal(second.calls, []string{"give"}) {
+		t.Errorf("the second group was worked on in the order %v, want its release only", second.calls)
+	}
+}

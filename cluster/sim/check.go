@@ -322,6 +322,7 @@ func (w *world) classify(key string, taker, holder *node) (Class, bool) {
 	}
 	// An old node does not know that it was held for dead while it stood still,
 	// and what was said to it then is lost.
+	w.silence(taker, holder)
 	back := &holder.heard[taker.index]
 	if w.scenario.Cluster.Old && !now && holder.engine != nil && back.wasSilent && w.now-back.silent <= w.scenario.WindowBound() {
 		return ClassFreeze, true

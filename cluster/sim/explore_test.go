@@ -377,7 +377,7 @@ func TestCloneSharesNothing(t *testing.T) {
 		{node{}, []string{"config", "record", "writes"},
 			[]string{"w", "groups", "engine", "mail", "pending", "scripts", "pongs", "held", "orders", "booting", "heard", "sent"}},
 		{resource{}, nil, []string{"act", "waiting"}},
-		{job{}, []string{"Job"}, []string{"results"}},
+		{job{}, []string{"Job"}, []string{"results", "skip"}},
 		{action{}, nil, []string{"job"}},
 	} {
 		typ := reflect.TypeOf(tt.of)

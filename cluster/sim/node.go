@@ -149,6 +149,8 @@ type job struct {
 	next    int
 	results []cluster.GroupResult
 	boot    bool
+	// skip are groups of a start, still ahead, that are released meanwhile.
+	skip []string
 }
 
 func (n *node) local() time.Duration     { return n.clock.at(n.w.now) }
@@ -622,7 +624,29 @@ func (n *node) run(j cluster.Job) {
 			n.advance(done)
 			j.ID = 0
 		}
+		if j.Kind == cluster.JobGive {
+			n.skipAhead(j.Keys)
+		}
 		n.advance(&job{Job: j})
+	}
+}
+
+// skipAhead takes groups from the starts that have not come to them yet.
+func (n *node) skipAhead(keys []string) {
+	from := func(j *job) {
+		for i := j.next + 1; j.Kind == cluster.JobTake && i < len(j.Keys); i++ {
+			if slices.Contains(keys, j.Keys[i]) {
+				j.skip = append(j.skip, j.Keys[i])
+			}
+		}
+	}
+	for _, r := range n.groups {
+		if r.act != nil {
+			from(r.act.job)
+		}
+		for _, j := range r.waiting {
+			from(j)
+		}
 	}
 }
 
@@ -637,6 +661,10 @@ func (n *node) group(key string) *resource {
 
 // advance goes on with the next group of a job, or ends it.
 func (n *node) advance(j *job) {
+	for j.next < len(j.Keys) && slices.Contains(j.skip, j.Keys[j.next]) {
+		j.results = append(j.results, cluster.GroupResult{Key: j.Keys[j.next], Err: "start " + j.Keys[j.next] + ": interrupted"})
+		j.next++
+	}
 	if j.next == len(j.Keys) {
 		if j.boot {
 			n.boot()

@@ -126,7 +126,7 @@ func (n *node) clone(w *world) *node {
 			return jobs[j]
 		}
 		k := *j
-		k.results = slices.Clone(j.results)
+		k.results, k.skip = slices.Clone(j.results), slices.Clone(j.skip)
 		jobs[j] = &k
 		return &k
 	}
@@ -233,10 +233,10 @@ func (n *node) fingerprint(h io.Writer, at map[string]engine.Position) {
 	for _, r := range n.groups {
 		put(h, r.up, r.whole, r.stuck, r.giving)
 		if a := r.act; a != nil {
-			put(h, a.kind, max(a.ends-now, 0), a.fails, a.err != "", a.rollback, a.over, a.job.next)
+			put(h, a.kind, max(a.ends-now, 0), a.fails, a.err != "", a.rollback, a.over, a.job.next, a.job.skip)
 		}
 		for _, j := range r.waiting {
-			put(h, j.Kind, j.next)
+			put(h, j.Kind, j.next, j.skip)
 		}
 	}
 	if n.engine != nil {
