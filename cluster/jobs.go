@@ -27,6 +27,7 @@ func (m *Machine) run(j job, reason string) {
 		m.enqueue(queued{Why: j.Why, Take: &j, Reason: reason})
 		return
 	case j.Kind == JobGive:
+		m.dropStarts(j.Keys)
 		for _, q := range m.st.Queue {
 			if q.Take != nil {
 				q.Take.Keys = slices.DeleteFunc(slices.Clone(q.Take.Keys), func(key string) bool { return slices.Contains(j.Keys, key) })
@@ -52,6 +53,23 @@ func (m *Machine) run(j job, reason string) {
 		}
 	}
 	m.out = append(m.out, Run{Job{ID: j.ID, Kind: j.Kind, Keys: j.Keys, Reason: reason, Node: j.Node, Title: j.Title}})
+}
+
+// dropStarts drops what waits in the queue to start groups that are given up now.
+func (m *Machine) dropStarts(keys []string) {
+	given := func(key string) bool { return slices.Contains(keys, key) }
+	foreign := m.keys(Foreign)
+	all := !slices.ContainsFunc(foreign, func(key string) bool { return !given(key) })
+	m.st.Queue = slices.DeleteFunc(m.st.Queue, func(q queued) bool {
+		switch {
+		case q.Why == whyRequested && q.Take == nil:
+			return given(q.Key)
+		case q.Why == whyMachDown && q.Take == nil && all && len(foreign) > 0:
+			m.st.Takeover = false
+			return true
+		}
+		return false
+	})
 }
 
 // stopping reports whether a job stops one of the groups.

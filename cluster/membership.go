@@ -50,6 +50,8 @@ type node struct {
 	// Outdated is when a packet of an older life of it came last, within the
 	// time in which that is told; Refuses since when it says that of ours.
 	Outdated, Refuses timer
+	OutdatedSince     Instant
+	OutdatedTold      bool
 }
 
 type link struct {
@@ -276,7 +278,13 @@ func (m *Machine) outdatedHeard(ev OutdatedHeard) {
 	if n == nil || n.State != "dead" {
 		return
 	}
-	if !n.Outdated.On {
+	// One may have been on its way for long; a node that is back goes on.
+	if first := !n.Outdated.On || m.now.Sub(n.Outdated.At) > 2*m.cfg.Keepalive; first {
+		n.OutdatedSince = m.now
+		n.OutdatedTold = n.OutdatedTold && n.Outdated.On
+	}
+	if !n.OutdatedTold && m.now.Sub(n.OutdatedSince) >= m.cfg.Keepalive {
+		n.OutdatedTold = true
 		text := fmt.Sprintf("Node %s sends packets of an older life than generation %d: its hb_generation was lost or comes from a backup, unless somebody replays what it once sent", n.Name, ev.Generation)
 		m.log(Error, text, "a dead node sends packets of an older life", "node", n.Name, "generation", ev.Generation)
 		m.record("node", n.Name+" comes back with an old generation, or is replayed", fmt.Sprintf("generation %d is known", ev.Generation))
@@ -441,6 +449,7 @@ func (m *Machine) restarted(n *node) {
 	n.Parted, n.Down = false, false
 	n.Deaf.stop()
 	n.Outdated.stop()
+	n.OutdatedTold = false
 	n.Refuses.stop()
 	m.record("node", n.Name+" restarted its heartbeat", "its generation grew")
 }
@@ -488,6 +497,7 @@ func (m *Machine) status(n *node, msg Status, ev Heard) {
 	m.refused(n, msg, ev.At)
 	if resync {
 		// Only now: what is said to a dead node is not kept for retransmission.
+		m.st.IPFail.Ask = true // what it has not been told is compared now
 		m.cancelStandby(n.Name, n.Name+" was held for dead meanwhile")
 		m.st.OtherStable = false
 		m.sayHold(m.st.Phase == PhaseStable, infoResync, true)

@@ -340,7 +340,11 @@ func (m *Machine) resolve(from string, again bool) {
 	if slices.ContainsFunc(m.keys(keep), m.busy) || m.deaf() {
 		return
 	}
-	m.run(job{Why: whyConfirm, Kind: JobTake, Set: keep, Keys: m.keys(keep)}, "announced again: "+from+" claimed it too")
+	// What does not run here waits until the other node has stopped it.
+	runs := slices.DeleteFunc(m.keys(keep), func(key string) bool { return m.group(key).State != "running" })
+	if len(runs) > 0 {
+		m.run(job{Why: whyConfirm, Kind: JobTake, Set: keep, Keys: runs}, "announced again: "+from+" claimed it too")
+	}
 }
 
 // announceKept announces what we have kept of an overlap once more when the other
@@ -563,6 +567,9 @@ func (m *Machine) nodeDied(n *node, heardSince bool, reason string) {
 		return
 	}
 	m.st.Lingering = None
+	if m.cfg.Stonith && m.st.Standby == StandbyDone && m.st.StandbyFrom == m.cfg.Self {
+		m.st.Theirs |= m.st.StandbySet.Mirror() // it was taking what we gave, and says so only when it is done
+	}
 	m.cancelStandby(n.Name, n.Name+" died meanwhile")
 	m.failPending(n.Name + " died meanwhile")
 	m.st.FailbackDue = true

@@ -198,7 +198,7 @@ func (m *Machine) warnings() (w []string) {
 		if n.New && n.Digest != m.cfg.Digest && n.Digest != "" {
 			w = append(w, fmt.Sprintf("%s has other haresources, timing or keys than this node: compare the files", n.Name))
 		}
-		if n.State == "dead" && n.Outdated.On {
+		if n.State == "dead" && n.OutdatedTold {
 			w = append(w, fmt.Sprintf("%s came back with an old generation, or somebody replays its packets: they are refused; a new node mends that itself, on a 3.0.6 node remove hb_generation in its state directory and restart it", n.Name))
 		}
 		if n.Refuses.On {

@@ -17,7 +17,7 @@ type bypass struct {
 }
 
 const (
-	bypassKept = 1 << 17
+	bypassKept = 1 << 16
 	// statusPrefix begins the packet of a keepalive, which the run recognises.
 	statusPrefix, otherPrefix = "t=status ", "t=other  "
 )

@@ -321,10 +321,12 @@ func (w *world) classify(key string, taker, holder *node) (Class, bool) {
 		return "", false // nothing is taken from a node that was not reset
 	}
 	// An old node does not know that it was held for dead while it stood still,
-	// and what was said to it then is lost.
+	// and what was said to it then is lost. Nor does one with auto_failback legacy,
+	// where nobody says what he holds.
 	w.silence(taker, holder)
 	back := &holder.heard[taker.index]
-	if w.scenario.Cluster.Old && !now && holder.engine != nil && back.wasSilent && w.now-back.silent <= w.scenario.WindowBound() {
+	silentTo := w.scenario.Cluster.Old || w.scenario.Cluster.Failback == cluster.FailbackLegacy
+	if silentTo && !now && holder.engine != nil && back.wasSilent && w.now-back.silent <= w.scenario.WindowBound() {
 		return ClassFreeze, true
 	}
 	// Nor can anybody know that the holder has just taken it, holding him for

@@ -503,7 +503,7 @@ func (w *world) reset(by, target *node) {
 
 // onlyCut: nothing but the links and operators keeps the nodes from their work.
 func (w *world) onlyCut() bool {
-	return !slices.ContainsFunc(w.scenario.Faults, func(f Fault) bool {
+	return !w.scenario.Cluster.Old && !slices.ContainsFunc(w.scenario.Faults, func(f Fault) bool {
 		return !slices.Contains([]Kind{Partition, Cut, Standby, Takeover}, f.Kind)
 	})
 }
