@@ -99,12 +99,17 @@ func (m *Machine) mustFence(n *node, f fencing) {
 	m.st.Fencing.Try.set(m.now.Add(delay), "resetting "+n.Name+" if it stays silent")
 }
 
+// resetOver forgets the resets of a node that has lived for a while since.
+func (m *Machine) resetOver(n *node) {
+	if n.Reset.On && m.now.Sub(n.Reset.At) > 2*m.cfg.Initdead {
+		n.Reset.stop()
+		n.Resets = 0
+	}
+}
+
 // restartTime is the time that a node is left in which to start, before it is
 // reset once more: it may be the reset that keeps it from that. It doubles.
 func (m *Machine) restartTime(n *node) time.Duration {
-	if n.Reset.On && m.now.Sub(n.Reset.At) > retryMax+m.cfg.Initdead {
-		n.Resets = 0
-	}
 	if n.Resets == 0 {
 		return 0
 	}

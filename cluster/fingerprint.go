@@ -25,6 +25,7 @@ func (m *Machine) Fingerprint(now Instant) (json.RawMessage, error) {
 	f.since(&st.Repeat.Loss, doubtTime)
 	st.Repeat.Told = false
 	st.IPFail.Reason = ""
+	st.Exchange, st.LastExchange = st.LastExchange-st.Exchange, 0
 	if st.Fencing.Reason, st.Fencing.Begun = "", 0; st.Fencing.Err != "" {
 		st.Fencing.Err = "failed"
 	}
@@ -127,7 +128,14 @@ func (f fingerprint) since(t *timer, most time.Duration) {
 
 func (f fingerprint) node(m *Machine, n *node) {
 	patience := m.patience(n)
-	n.Generation, n.StatusSeq, n.ClaimSeq, n.AskSeq, n.Lateness = 0, 0, 0, 0, 0
+	n.Generation, n.StatusSeq, n.AskSeq, n.TopSeq, n.Lateness = 0, 0, 0, 0, 0
+	n.ClaimSeq = min(n.ClaimSeq, 1)
+	if n.Outdated.On {
+		n.OutdatedSince = f.instant(n.OutdatedSince, f.long)
+	} else {
+		n.OutdatedSince = 0
+	}
+	f.since(&n.Reset, 2*m.cfg.Initdead)
 	n.HeardAt = f.instant(n.HeardAt, patience+n.Credit)
 	if n.Name == m.cfg.Self {
 		n.HeardAt, n.Credit = 0, 0

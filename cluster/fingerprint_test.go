@@ -17,7 +17,7 @@ func TestFingerprint(t *testing.T) {
 		m.st.NextJob = jobs
 		m.Step(at, Wake{})
 		hear := func(msg Message) {
-			m.Step(at, Heard{From: "b", Link: "eth0", At: at, Msg: msg, Generation: jobs, Seq: uint64(at)})
+			m.Step(at, Heard{From: "b", Link: "eth0", At: at, Msg: msg, Generation: jobs, Seq: uint64(at) + 1})
 		}
 		hear(Status{State: "active", Dt: 10 * time.Second, New: true})
 		hear(RepNodes{Dest: "a", Nodes: []string{"a", "b"}})

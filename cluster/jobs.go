@@ -231,6 +231,8 @@ func (m *Machine) jobDone(ev JobDone) {
 			g.Asked = j.Node
 		}
 		m.send(IPRequestResp{Dest: j.Node, Key: j.Keys[0], WeOwn: true, OK: ok})
+	case whyConfirm:
+		m.announceKept()
 	case whyYield:
 		if ok {
 			m.st.Mine &^= m.idle(j.Set) // claimed for a node that started meanwhile

@@ -733,6 +733,7 @@ func (m *Machine) heard(ev Heard) {
 	n.Generation, n.Gap = ev.Generation, ev.Gap
 	m.linkHeard(ev.From, ev.Link, ev.At)
 	n.HeardSince = true
+	n.TopSeq = max(n.TopSeq, ev.Seq)
 	if m.overtaken(n, ev) {
 		return
 	}

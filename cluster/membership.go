@@ -30,6 +30,9 @@ type node struct {
 	// StatusSeq and ClaimSeq are the numbers of the newest status and the
 	// newest resource message that were handled.
 	StatusSeq, ClaimSeq uint64
+	// TopSeq is the number of the newest message of any kind: an older one was
+	// sent again, and what it says of us may be over.
+	TopSeq uint64
 	// Probe is what the service network says while it is silent.
 	Probe probing
 	// Reset is when it was reset last although it had started again by then, and
@@ -445,7 +448,7 @@ func (m *Machine) restarted(n *node) {
 	n.Dt = 0
 	n.New = false
 	n.Digest, n.Hears = "", nil
-	n.StatusSeq, n.ClaimSeq, n.AskSeq = 0, 0, 0
+	n.StatusSeq, n.ClaimSeq, n.AskSeq, n.TopSeq = 0, 0, 0, 0
 	n.Parted, n.Down = false, false
 	n.Deaf.stop()
 	n.Outdated.stop()
@@ -493,8 +496,11 @@ func (m *Machine) status(n *node, msg Status, ev Heard) {
 		m.startPutOff(n, wasDead)
 	}
 	m.oneWay(n)
-	m.heldForDead(n, msg, ev)
-	m.refused(n, msg, ev.At)
+	m.resetOver(n)
+	if ev.Seq >= n.TopSeq {
+		m.heldForDead(n, msg, ev)
+		m.refused(n, msg, ev.At)
+	}
 	if resync {
 		// Only now: what is said to a dead node is not kept for retransmission.
 		m.st.IPFail.Ask = true // what it has not been told is compared now

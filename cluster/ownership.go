@@ -223,7 +223,7 @@ func (m *Machine) otherResource(from string, msg Resource) {
 		m.resolve(from, false)
 	}
 	m.watchOverlap()
-	m.announceKept(from)
+	m.announceKept()
 	if msg.Stable == Yes {
 		m.reclaim()
 	}
@@ -337,6 +337,11 @@ func (m *Machine) resolve(from string, again bool) {
 	}
 	m.record("owner", fmt.Sprintf("keeps %s resources that %s claims too", keep, from), why)
 	m.sayResource(true, "")
+	// What is being started here runs there: it is started when they have stopped it.
+	starting := slices.DeleteFunc(m.keys(keep), func(key string) bool { return m.group(key).State != "starting" })
+	if len(starting) > 0 {
+		m.run(job{Why: whyConfirm, Kind: JobGive, Set: keep, Keys: starting}, from+" runs it still")
+	}
 	if slices.ContainsFunc(m.keys(keep), m.busy) || m.deaf() {
 		return
 	}
@@ -349,11 +354,14 @@ func (m *Machine) resolve(from string, again bool) {
 
 // announceKept announces what we have kept of an overlap once more when the other
 // node has stopped it: until then its addresses answered, too.
-func (m *Machine) announceKept(from string) {
+func (m *Machine) announceKept() {
 	free := m.st.Kept &^ (m.st.Theirs | m.st.TheirReleasing).Mirror()
+	if slices.ContainsFunc(m.keys(free), m.busy) {
+		return // when that has ended
+	}
 	m.st.Kept &^= free
-	if free &= m.st.Mine; free != None && !slices.ContainsFunc(m.keys(free), m.busy) {
-		m.run(job{Why: whyConfirm, Kind: JobTake, Set: free, Keys: m.keys(free)}, "announced again: "+from+" has stopped it")
+	if free &= m.st.Mine; free != None {
+		m.run(job{Why: whyConfirm, Kind: JobTake, Set: free, Keys: m.keys(free)}, "announced again: the other node has stopped it")
 	}
 }
 
