@@ -151,6 +151,11 @@ func (m *Machine) startQueued(q queued) {
 			m.st.Takeover = false
 			return
 		}
+		if m.theyHave(Foreign) {
+			m.st.Takeover = false
+			m.st.Kept |= Foreign // it is started when they have stopped it, if it is ours then
+			return
+		}
 		m.run(job{Why: whyMachDown, Kind: JobTake, Set: Foreign, Node: q.Node, Keys: m.keys(Foreign)}, q.Reason)
 	case whyRequested:
 		if set := m.keySet(q.Key); set == None || m.st.Shutdown >= shutdownReleasing || m.cfg.Failback != FailbackLegacy && !m.st.Mine.Has(set) {
@@ -216,6 +221,9 @@ func (m *Machine) jobDone(ev JobDone) {
 			// The exchange was cancelled meanwhile; what runs here is ours.
 			m.st.Mine |= j.Set
 			m.sayResource(m.st.Phase == PhaseStable, "")
+			if m.cfg.Failback != FailbackLegacy {
+				m.reclaim() // what the other node has lost since
+			}
 			break
 		}
 		m.send(AskResources{Set: m.st.StandbySet, Info: "done"})
@@ -320,7 +328,7 @@ func (m *Machine) retried(j job, ok bool) {
 	if !ok || j.Kind != JobGive {
 		return
 	}
-	stuck := slices.ContainsFunc(m.st.Groups, func(g groupState) bool { return g.Stuck })
+	stuck := m.stuck()
 	switch {
 	case m.st.Shutdown >= shutdownReleasing:
 	case m.cfg.Failback == FailbackLegacy:
@@ -328,14 +336,18 @@ func (m *Machine) retried(j job, ok bool) {
 			m.send(IPRequestResp{Dest: g.Asked, Key: j.Keys[0], WeOwn: true, OK: true})
 			g.Asked = ""
 		}
+		if g := m.group(j.Keys[0]); g != nil && g.Wanted {
+			m.wantAgain(g, j.Keys[0])
+		}
 	case m.st.Standby == StandbyMe:
-		if !stuck {
+		if stuck&m.st.StandbySet == None {
 			m.gaveUp(job{Set: m.st.StandbySet}, true)
 		}
+	case stuck&j.Set != None: // until all of it is stopped
 	case m.st.Theirs.Mirror().Has(j.Set):
 		m.st.Mine &^= j.Set
 		m.sayResource(m.st.Phase == PhaseStable, "")
-	case m.st.Mine.Has(j.Set) && !stuck:
+	case m.st.Mine.Has(j.Set):
 		m.run(job{Why: whyRetry, Kind: JobTake, Set: j.Set, Keys: m.keys(j.Set)}, "stopped for the other node, which has not taken it")
 	}
 }

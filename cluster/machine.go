@@ -772,6 +772,9 @@ func (m *Machine) overtaken(n *node, ev Heard) bool {
 		// 3.0.6 sends the consequence of a claim before the claim, numbered
 		// behind it, so there too the higher number is the newer knowledge.
 		if (n.New || msg.Full) && ev.Seq < n.ClaimSeq {
+			if msg.Info == infoResync && ev.Seq > n.AskSeq {
+				m.cancelStandby(n.Name, n.Name+" has cancelled the standby")
+			}
 			if msg.Info == infoResync && m.st.Standby == StandbyNot {
 				m.sayResource(m.st.Phase == PhaseStable, "") // the answer is owed
 			}

@@ -30,6 +30,8 @@ type node struct {
 	// StatusSeq and ClaimSeq are the numbers of the newest status and the
 	// newest resource message that were handled.
 	StatusSeq, ClaimSeq uint64
+	// Returning: it is being heard again after it was held for dead.
+	Returning bool
 	// TopSeq is the number of the newest message of any kind: an older one was
 	// sent again, and what it says of us may be over.
 	TopSeq uint64
@@ -252,7 +254,7 @@ func (m *Machine) sayStatus(state string, beat bool) {
 	msg := Status{State: state, Dt: m.myDt(), Beat: beat, New: true, Digest: m.cfg.Digest, Hears: hears, Lateness: m.st.Lateness}
 	m.st.Lateness = 0
 	m.peers(func(n *node) {
-		if n.State == "dead" && !n.HeardSince {
+		if n.State == "dead" && !n.Returning {
 			msg.Dead, msg.Hold = append(msg.Dead, n.Name), m.st.Mine
 			if n.Outdated.On && m.now.Sub(n.Outdated.At) < 2*m.cfg.Keepalive {
 				msg.Outdated = append(msg.Outdated, Life{n.Name, n.Generation})
@@ -463,7 +465,9 @@ func (m *Machine) status(n *node, msg Status, ev Heard) {
 	// nothing was alone while it started: to us it returns as well.
 	resync := false
 	if ev.Returned || ev.Restarted && n.State == "dead" && msg.State == "active" && m.st.CommUp {
+		n.Returning = true // it is not dead any more, though its state is not set yet
 		resync = m.returned(n, msg)
+		n.Returning = false
 	}
 	if n.Heard && !(ev.Returned && msg.New) {
 		interval := ev.At.Sub(n.HeardAt) - n.Credit
