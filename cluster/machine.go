@@ -745,6 +745,13 @@ func (m *Machine) heard(ev Heard) {
 	case Status:
 		m.status(n, msg, ev)
 	case ReqNodes:
+		if !n.New {
+			// We answer sooner than 3.0.6 does, which says this with its next
+			// keepalive. One that has not heard by then that we are active takes its
+			// groups without asking (legacy mode), and what is said to it before it
+			// has heard a status is lost for good if it is lost.
+			m.sayStatus(m.self().State, false)
+		}
 		m.send(RepNodes{Dest: ev.From, Nodes: m.cfg.Nodes})
 	case RepNodes:
 		m.repNodes(msg)
@@ -758,12 +765,11 @@ func (m *Machine) heard(ev Heard) {
 }
 
 // overtaken reports whether the message was lost and came only after a newer
-// one of its kind, which it must not undo. The status of a 3.0.6 node counts as
-// it comes, as there: the next keepalive puts it right.
+// one of its kind, which it must not undo.
 func (m *Machine) overtaken(n *node, ev Heard) bool {
 	switch msg := ev.Msg.(type) {
 	case Status:
-		if msg.New && ev.Seq < n.StatusSeq {
+		if ev.Seq < n.StatusSeq {
 			n.HeardAt = max(n.HeardAt, ev.At)
 			return true
 		}

@@ -13,6 +13,11 @@ import (
 	"heartbeat/transport/message/messagetest"
 )
 
+// overtaken are packets that fill a gap, so that they are accepted, with an older
+// status than the one known: a difference from 3.0.6, which believes them until
+// the next keepalive.
+var overtaken = map[string]struct{}{"t28": {}, "t28b": {}}
+
 // injectedLogs are the lines that a packet causes besides its status update.
 // They are 3.0.6's, with two differences. For t05 and t08 ours is one line of its
 // two and without the digest that it computed, which is a valid signature of
@@ -61,7 +66,7 @@ func TestInjected(t *testing.T) {
 			want[i] = strings.Replace(want[i], "MAX", fmt.Sprint(max), 1)
 		}
 		m, _, err := message.Decode(in.Packet, messagetest.InjectedRing(t))
-		if verdict == "accept" && err == nil && m.Type() == "status" {
+		if _, late := overtaken[in.ID]; verdict == "accept" && err == nil && m.Type() == "status" && !late {
 			want = append(want, "info: Status update for node node2: status "+m.Get("st"))
 			if got := r.peer().State; got != m.Get("st") {
 				t.Errorf("%s: node2 is %q, want %q", in.ID, got, m.Get("st"))

@@ -22,8 +22,10 @@ type Recorded struct {
 	// Lines are the ERROR and CRIT lines of n1 and n2, normalised and sorted:
 	// of all recorded runs together.
 	Lines [2][]string `json:"lines"`
-	// Dual is the longest double ownership of each act, in milliseconds.
-	Dual map[string]int64 `json:"dual_ms"`
+	// Dual is the longest double ownership of each act, and Outage the client's
+	// longest silence, in milliseconds.
+	Dual   map[string]int64 `json:"dual_ms"`
+	Outage map[string]int64 `json:"outage_ms"`
 }
 
 // LoadBaseline reads a recorded baseline; no file is an empty one.
@@ -58,12 +60,18 @@ func (b Baseline) Add(o Outcome) {
 		r = &Recorded{Dual: map[string]int64{}}
 		b[o.Scenario] = r
 	}
+	if r.Outage == nil {
+		r.Outage = map[string]int64{}
+	}
 	for i := range o.Lines {
 		r.Lines[i] = slices.Compact(slices.Sorted(slices.Values(slices.Concat(r.Lines[i], o.Lines[i]))))
 	}
 	for _, a := range o.Acts {
 		if d := a.Dual.Milliseconds(); d > 0 {
 			r.Dual[a.Name] = max(r.Dual[a.Name], d)
+		}
+		if a.Probed {
+			r.Outage[a.Name] = max(r.Outage[a.Name], a.Outage.Milliseconds())
 		}
 	}
 }
@@ -110,7 +118,7 @@ func (b Baseline) Judge(o Outcome, p Pair) []string {
 			continue
 		}
 		bound := dualSlack
-		if p != New {
+		if p != New || o.legacy { // whose claims nobody compares
 			bound = dualSlackOld + time.Duration(old.Dual[a.Name])*time.Millisecond
 		}
 		if a.Dual > bound {
@@ -124,16 +132,17 @@ func (b Baseline) Judge(o Outcome, p Pair) []string {
 // reacts once per keepalive, and its scripts wait for a core.
 const outageSlack = 2 * time.Second
 
-// Slower says where a client was without service for longer than with two nodes
-// of 3.0.6 in the same run.
-func Slower(o, old Outcome) (out []string) {
-	worst := map[string]time.Duration{}
-	for _, a := range old.Acts {
-		worst[a.Name] = max(worst[a.Name], a.Outage)
+// Slower says where a client was without service for longer than two nodes of
+// 3.0.6 let it be, in this run or an earlier one.
+func (b Baseline) Slower(o Outcome) (out []string) {
+	old := b[o.Scenario]
+	if old == nil {
+		return nil
 	}
 	for _, a := range o.Acts {
-		if was, ok := worst[a.Name]; ok && a.Outage > was+was/4+outageSlack {
-			out = append(out, fmt.Sprintf("%s: the client's outage was %v; with 3.0.6 on both nodes %v", a.Name, a.Outage.Round(time.Millisecond), was.Round(time.Millisecond)))
+		ms, ok := old.Outage[a.Name]
+		if was := time.Duration(ms) * time.Millisecond; ok && a.Outage > was+was/4+outageSlack {
+			out = append(out, fmt.Sprintf("%s: the client's outage was %v; with 3.0.6 on both nodes %v", a.Name, a.Outage.Round(time.Millisecond), was))
 		}
 	}
 	return out

@@ -14,14 +14,13 @@ import (
 // What a script writes comes in pieces, and when the reader finds the first line
 // alone it takes that for the whole: it logs "Message with zero fields".
 //
-// With msgfmt netstring the children of 3.0.6 end what they write to its FIFO
-// with "%%%" and no newline. The reader takes the next line together with that,
-// so a message that is written right behind is no message to it: it is lost, be
-// it another child's or a script's. What waited for it waits for ever, and the
-// node stays in transition.
-//
-// The log shows that, too: the child says what it has done, and the daemon does not say
-// that it heard so.
+// With msgfmt netstring the children of 3.0.6 end what they write with "%%%" and
+// no newline. The reader has that as the beginning of the next line, until its
+// alarm of once a second makes it begin anew. So what is written within the second
+// after a child's message, by another child or a script, is no message to it.
+// Who waits for it waits for ever, and the node stays in transition. The log shows
+// that, too: the child says what it has done, and the daemon does not say that it
+// heard so.
 var heardOf = []struct{ child, daemon string }{
 	{"HA resource release completed (standby).", "Local standby process completed ["},
 	{"HA resource acquisition completed (standby).", "Standby resource acquisition done ["},
@@ -34,11 +33,29 @@ const zeroFields = "msg2string: Message with zero fields"
 const (
 	// lossPatience is how long the daemon is given to hear what a child wrote.
 	lossPatience = 5 * time.Second
+	// readerAlarm is more than the pause after which the reader forgets half a
+	// line.
+	readerAlarm = 1500 * time.Millisecond
 	// triesMax is how often a scenario is played until 3.0.6 loses nothing.
 	triesMax = 4
 )
 
 var errLost = errors.New("3.0.6 has lost a message of its own")
+
+// unhurried lets the reader's second pass, so that what is done next is not lost
+// because of what went before.
+func (r *Run) unhurried() {
+	if r.setup.netstring() {
+		r.do(func() error {
+			select {
+			case <-time.After(readerAlarm):
+				return nil
+			case <-r.ctx.Done():
+				return r.ctx.Err()
+			}
+		})
+	}
+}
 
 // lossesIn says what the last life of a 3.0.6 daemon lost, from its log.
 func lossesIn(text string) (lost []string) {

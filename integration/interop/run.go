@@ -100,6 +100,8 @@ type Outcome struct {
 	// Lines are the ERROR and CRIT lines of n1 and n2, normalised, each once.
 	Lines [2][]string
 	allow []string
+	// legacy says that auto_failback is.
+	legacy bool
 	// Problems are sentences; none: the scenario is passed.
 	Problems []string
 	// Lost is what 3.0.6 lost of its own messages, as its logs show it.
@@ -131,7 +133,7 @@ type Run struct {
 // Play plays a scenario with a pair in a lab of its own.
 func Play(ctx context.Context, s Scenario, p Pair, progs Programs) Outcome {
 	began := time.Now()
-	out := Outcome{Scenario: s.Name, Pair: p.Name, allow: s.Allow}
+	out := Outcome{Scenario: s.Name, Pair: p.Name, allow: s.Allow, legacy: s.Setup.Failback == "legacy"}
 	r := &Run{ctx: ctx, setup: s.Setup, pair: p, progs: progs, on: [2]*lab.Heartbeat{progs.Original, progs.Original}}
 	if p.Ours1 {
 		r.on[0] = progs.Ours
@@ -249,6 +251,7 @@ func (r *Run) act(name string, owners Owners, f func()) {
 	}
 	r.begin(name, false)
 	r.acts[len(r.acts)-1].Stopped = owners == nobody
+	r.unhurried()
 	f()
 	r.owned(owners)
 	r.settled()
@@ -264,6 +267,7 @@ func (r *Run) last(name string, owners Owners, f func()) {
 		return
 	}
 	r.begin(name, false)
+	r.unhurried()
 	f()
 	r.owned(owners)
 	r.settled()

@@ -114,13 +114,7 @@ func run(ctx context.Context, o options) (bad int, err error) {
 		}
 	}
 	for _, j := range jobs {
-		j.problems = baseline.Judge(j.outcome, j.pair)
-		for _, o := range jobs {
-			if o.pair == interop.Old && o.scenario.Name == j.scenario.Name && len(o.outcome.Problems) == 0 {
-				j.problems = append(j.problems, interop.Slower(j.outcome, o.outcome)...)
-				break
-			}
-		}
+		j.problems = append(baseline.Judge(j.outcome, j.pair), baseline.Slower(j.outcome)...)
 		if len(j.problems) > 0 {
 			if !j.excused() {
 				bad++
