@@ -27,6 +27,10 @@ const (
 	// request; standbyLimit bounds the whole exchange.
 	standbyAnswer = 10 * time.Second
 	standbyLimit  = time.Hour
+	// standbyBegun is how long a 3.0.6 node may take from its request to the
+	// word that it gives: it waits standbyAnswer itself, and reacts once per
+	// keepalive.
+	standbyBegun = 2 * standbyAnswer
 	// youngTime is how long after its start a node asks for youngExtra more
 	// patience.
 	youngTime  = 5 * time.Second

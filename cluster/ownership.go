@@ -176,6 +176,9 @@ func (m *Machine) otherResource(from string, msg Resource) {
 		m.st.Took = None // the nodes agree; who took what then is history
 	}
 	m.answered()
+	if msg.Info == "standby" {
+		m.standbyGoesOn()
+	}
 	m.st.Lingering &^= m.st.Theirs.Mirror()
 	if first && msg.Stable == No && m.cfg.Held != None {
 		m.sayResource(false, "") // it is starting too

@@ -101,9 +101,22 @@ func (m *Machine) standbyBegin(from string, self bool, msg AskResources) {
 			return
 		}
 		m.st.Standby = StandbyOther
-		m.st.StandbyEnd.set(m.now.Add(standbyLimit), "end of the standby")
+		limit := standbyLimit
+		if !m.peerNew() {
+			// 3.0.6 sends a request that it then ignores itself, because to it we
+			// are in flux.
+			limit = standbyBegun
+		}
+		m.st.StandbyEnd.set(m.now.Add(limit), "end of the standby")
 		m.progress(fmt.Sprintf("%s is giving up %s resources", from, msg.Set))
 		m.send(AskResources{Set: msg.Set, Info: "other"})
+	}
+}
+
+// standbyGoesOn is the giver's word that it has begun to give.
+func (m *Machine) standbyGoesOn() {
+	if m.st.Standby == StandbyOther {
+		m.st.StandbyEnd.set(m.now.Add(standbyLimit), "end of the standby")
 	}
 }
 
@@ -219,6 +232,7 @@ func (m *Machine) endStandby() {
 // standbyTimeout is the other node's failure to answer.
 func (m *Machine) standbyTimeout() {
 	m.failbackLater()
+	m.st.StandbyCut = m.st.StandbyCut || m.st.Standby == StandbyOther // it may still release
 	m.endStandby()
 	m.claimTaken()
 	m.notHanded()
@@ -228,7 +242,9 @@ func (m *Machine) standbyTimeout() {
 	m.failPending("the other node did not answer the standby request")
 	if m.peerNew() {
 		m.sayHold(m.st.Phase == PhaseStable, infoResync, true) // it may have answered
+		return
 	}
+	m.sayResource(m.st.Phase == PhaseStable, "") // it may think us in flux
 }
 
 // order carries out an operator's wish and answers it.

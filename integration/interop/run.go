@@ -102,6 +102,8 @@ type Outcome struct {
 	allow []string
 	// legacy says that auto_failback is.
 	legacy bool
+	// fragile is the scenario's.
+	fragile bool
 	// Problems are sentences; none: the scenario is passed.
 	Problems []string
 	// Lost is what 3.0.6 lost of its own messages, as its logs show it.
@@ -133,7 +135,7 @@ type Run struct {
 // Play plays a scenario with a pair in a lab of its own.
 func Play(ctx context.Context, s Scenario, p Pair, progs Programs) Outcome {
 	began := time.Now()
-	out := Outcome{Scenario: s.Name, Pair: p.Name, allow: s.Allow, legacy: s.Setup.Failback == "legacy"}
+	out := Outcome{Scenario: s.Name, Pair: p.Name, allow: s.Allow, legacy: s.Setup.Failback == "legacy", fragile: s.Fragile}
 	r := &Run{ctx: ctx, setup: s.Setup, pair: p, progs: progs, on: [2]*lab.Heartbeat{progs.Original, progs.Original}}
 	if p.Ours1 {
 		r.on[0] = progs.Ours
