@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 const line = "/dev/ttyS1"
@@ -156,7 +157,16 @@ func TestSerialNotReady(t *testing.T) {
 	if got := wires(); !strings.Contains(got, " RTS|DTR") {
 		t.Errorf("the daemon does not ask with RTS, or CTS is up: %s", got)
 	}
+	// The kernel would wait half a minute for such an end at each close.
+	begun := time.Now()
+	p.run(n, "sed -i 's/warntime 5/warntime 6/' /etc/ha.d/ha.cf && "+daemon+" -r")
+	p.until(n, "cl_status hbparameter -p warntime", "6")
+	p.run(n, "sed -i 's/warntime 6/warntime 7/' /etc/ha.d/ha.cf && "+daemon+" -r")
+	p.until(n, "cl_status hbparameter -p warntime", "7")
 	p.run(n, daemon+" -k")
+	if took := time.Since(begun); took > 25*time.Second {
+		t.Errorf("two restarts in place and a stop took %v", took)
+	}
 }
 
 // has reports whether stty shows a flag as set.

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"github.com/tarm/serial"
 	"golang.org/x/sys/unix"
@@ -114,7 +115,45 @@ func setUp(fd int, flowControl bool) error {
 	if flowControl {
 		t.Cflag |= unix.CRTSCTS
 	}
-	return unix.IoctlSetTermios(fd, unix.TCSETS, t)
+	if err := unix.IoctlSetTermios(fd, unix.TCSETS, t); err != nil {
+		return err
+	}
+	closeAtOnce(fd)
+	return nil
+}
+
+// serialStruct is the kernel's serial_struct.
+type serialStruct struct {
+	typ, line               int32
+	port                    uint32
+	irq, flags              int32
+	xmitFIFOSize            int32
+	customDivisor, baudBase int32
+	closeDelay              uint16
+	ioType, reservedChar    byte
+	hub6                    int32
+	closingWait             uint16
+	closingWait2            uint16
+	iomemBase               uintptr
+	iomemRegShift           uint16
+	portHigh                uint32
+	iomapBase               uintptr
+}
+
+// closingWaitNone is ASYNC_CLOSING_WAIT_NONE.
+const closingWaitNone = 65535
+
+// closeAtOnce keeps the kernel from waiting at the close, 30 s by default, for
+// an end that takes nothing. The close is also part of the daemon's end, and of
+// its replacement in place, when it sends no keepalives. A device that is no
+// serial port, or does not let that be set, stays as it is.
+func closeAtOnce(fd int) {
+	var s serialStruct
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCGSERIAL, uintptr(unsafe.Pointer(&s))); errno != 0 {
+		return
+	}
+	s.closingWait = closingWaitNone
+	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCSSERIAL, uintptr(unsafe.Pointer(&s)))
 }
 
 func (l *line) control(f func(fd int) error) error {
