@@ -23,7 +23,8 @@ func TestIPv6Address(t *testing.T) {
 	c.must(c.EnableIPv6())
 	c.script("web", lab.WebScript())
 	c.startBoth(cfg)
-	http, err := c.ProbeHTTP(t.Context(), "http://["+serviceAddr6.String()+"]/", 20*time.Millisecond)
+	page := "http://[" + serviceAddr6.String() + "]/"
+	http, err := c.ProbeHTTP(t.Context(), page, 20*time.Millisecond)
 	c.must(err)
 	sent := func(to *lab.Node) {
 		t.Helper()
@@ -44,6 +45,19 @@ func TestIPv6Address(t *testing.T) {
 	returned := time.Now()
 	sent(c.N1)
 	c.settled()
+	// The page comes after the address, and the client must have had time to see it.
+	c.must(lab.Wait(t.Context(), limit, "n1 answers the client", func() (bool, string) {
+		p, err := c.ProbeHTTP(t.Context(), page, 20*time.Millisecond)
+		if err != nil {
+			return false, err.Error()
+		}
+		seen, err := p.Stop()
+		if err != nil || len(seen.Answers) == 0 {
+			return false, fmt.Sprint("no answer ", err)
+		}
+		body := seen.Answers[len(seen.Answers)-1].Body
+		return body == "n1", body
+	}))
 	res, err := http.Stop()
 	c.must(err)
 	// Without the announcement the client's entry holds 15 to 45 seconds, and
