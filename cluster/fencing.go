@@ -137,9 +137,26 @@ func (m *Machine) startPutOff(n *node, wasDead bool) {
 	if wasDead && !n.New && n.State == "active" && m.st.Phase == PhaseStarting && m.partner(n.Name) {
 		m.send(Starting{})
 	}
-	if m.cfg.Failback == FailbackLegacy && m.st.CommUp && n.State == "active" && m.st.Shutdown == shutdownNo && !m.st.RestartAt.On && m.partner(n.Name) && !m.st.Mine.Has(Local) {
+	if m.cfg.Failback == FailbackLegacy && m.st.CommUp && n.State == "active" && m.st.Shutdown == shutdownNo && !m.st.RestartAt.On && m.partner(n.Name) && m.localPutOff() {
 		m.acquireLocal(true, n.Name+" lives")
 	}
+}
+
+// localPutOff reports whether nobody has looked at this node's own groups yet: they
+// are not claimed, or only because they were found running at start.
+func (m *Machine) localPutOff() bool {
+	if !m.st.Mine.Has(Local) {
+		return true
+	}
+	if slices.ContainsFunc(m.st.Jobs, func(j job) bool { return j.Why == whyLocal }) {
+		return false
+	}
+	for i, g := range m.cfg.Groups {
+		if m.setOf(g) == Local && m.st.Groups[i].Found && !m.busy(g.Key) {
+			return true
+		}
+	}
+	return false
 }
 
 func (m *Machine) fenceRuns(name string) bool {
