@@ -885,6 +885,9 @@ func (m *Machine) retry() {
 			m.run(job{Why: whyRetry, Kind: JobGive, Set: set, Keys: []string{g.Key}}, "stop failed before: "+s.Err)
 		case !m.st.Mine.Has(set) || m.st.Shutdown != shutdownNo:
 			s.State = "stopped"
+			if m.peerNew() && m.st.Phase == PhaseStable && m.st.Shutdown == shutdownNo && !m.unreleased().Has(set) {
+				m.sayResource(true, "") // the other node waits for the end of our release
+			}
 		case m.cfg.Failback != FailbackLegacy && m.peerActive() && (!m.st.OtherStable || m.st.Theirs.Mirror().Has(set)):
 			// The reason for which it was to be taken may be gone.
 			s.RetryAt = m.now.Add(settleTime)
