@@ -70,10 +70,12 @@ type probing struct {
 func (m *Machine) probeTimer(n *node) timer {
 	p := &n.Probe
 	switch {
-	case m.cfg.Conflict == ConflictOff || n.Ping || p.Job != 0 || n.Parted:
+	case n.Ping || p.Job != 0 || n.Parted:
 		return timer{}
 	case n.State == "dead":
-		return p.Again
+		return p.Again // set while its takeover is refused, whatever the configuration says by now
+	case m.cfg.Conflict == ConflictOff:
+		return timer{}
 	}
 	last := m.deathAt(n).Add(-min(probeLead, m.patience(n)/2))
 	switch {
@@ -90,8 +92,12 @@ func (m *Machine) probeTimer(n *node) timer {
 // probe asks the service network about the groups that do not run here.
 func (m *Machine) probe(n *node) {
 	p := &n.Probe
-	p.Asked = m.now
 	p.Again.stop()
+	if p.Refused && m.cfg.Conflict != ConflictRefuse && m.st.Shutdown == shutdownNo {
+		m.takeRefused(n, p.Reason+`, and address_conflict is not "refuse" any more`)
+		return
+	}
+	p.Asked = m.now
 	var keys []string
 	for i, g := range m.cfg.Groups {
 		if s := m.st.Groups[i].State; s == "" || s == "stopped" {
@@ -127,16 +133,12 @@ func (m *Machine) probed(j job, ev JobDone) {
 	if trouble != "" && !before.Known {
 		m.warn("The service network cannot be asked whether somebody has the addresses: "+trouble, "cannot ask the service network", "node", n.Name, "err", trouble)
 	}
-	if n.State != "dead" || !p.Refused {
-		return
-	}
-	if m.st.Shutdown != shutdownNo {
+	if n.State != "dead" || !p.Refused || m.st.Shutdown != shutdownNo {
 		return
 	}
 	if p.Answer == "" {
-		p.Refused = false
 		m.info(fmt.Sprintf("Nobody answers for the addresses of node %s any more", n.Name), "nobody answers any more", "node", n.Name)
-		m.takeDead(n, p.HeardSince, p.Reason+", and nobody answers for its addresses")
+		m.takeRefused(n, p.Reason+", and nobody answers for its addresses")
 		return
 	}
 	p.Again.set(m.now.Add(probeRefused), "asking again who answers for the addresses of "+n.Name)
@@ -171,6 +173,14 @@ func (m *Machine) mayTake(n *node, heardSince bool, reason string) bool {
 		return true
 	}
 	return false
+}
+
+// takeRefused takes the groups of a dead node that were not taken at its death.
+func (m *Machine) takeRefused(n *node, reason string) {
+	p := &n.Probe
+	p.Refused = false
+	p.Again.stop()
+	m.takeDead(n, p.HeardSince, reason)
 }
 
 func (m *Machine) sayRefused(n *node) {
@@ -208,7 +218,7 @@ func (n *node) conflictWarning() string {
 	case n.Probe.Refused && n.Probe.Answer == "":
 		return fmt.Sprintf("nothing is taken from %s before it is known whether somebody answers for its addresses", n.Name)
 	case n.Probe.Refused:
-		return fmt.Sprintf("nothing is taken from %s: it is silent on all media, but %s; asked again every %v", n.Name, n.Probe.Answer, probeRefused)
+		return fmt.Sprintf("nothing is taken from %s: it is silent on all media, but %s; asked again every %v. Once you have seen to it that %[1]s is down, type hbctl fence-ack %[1]s", n.Name, n.Probe.Answer, probeRefused)
 	}
 	return fmt.Sprintf("taken from %s although it may be alive: when it fell silent on all media, %s", n.Name, n.Probe.Answer)
 }

@@ -238,8 +238,14 @@ func (m *Machine) confirmDown(o Order) {
 		answer("", fmt.Sprintf("%s is no other node of this cluster", o.Node))
 	case n.State != "dead":
 		answer("", fmt.Sprintf("%s is not dead but %s: a node that is heard is not down", n.Name, n.State))
+	case n.Probe.Refused:
+		m.warn(fmt.Sprintf("%s confirms that node %s is down: its resources are taken although somebody answers for its addresses. If it is not down, both nodes own them now", o.From, n.Name),
+			"operator confirms that a node is down", "node", n.Name, "from", o.From)
+		m.record("operator", "confirms that "+n.Name+" is down", o.From+", after: "+cmp.Or(n.Probe.Answer, "no answer has come yet"))
+		m.takeConfirmed(n, o)
+		answer(fmt.Sprintf("%s counts as down: its resources are taken over", n.Name), "")
 	case m.st.Fencing.Node != n.Name:
-		answer(fmt.Sprintf("nothing to do: no takeover waits for a reset of %s", n.Name), "")
+		answer(fmt.Sprintf("nothing to do: no takeover from %s is held up", n.Name), "")
 	case m.st.Fencing.Ours:
 		m.record("operator", "confirms that "+n.Name+" is down", o.From)
 		m.st.Fencing, n.Down = fencing{}, true
@@ -248,12 +254,18 @@ func (m *Machine) confirmDown(o Order) {
 		m.warn(fmt.Sprintf("%s confirms that node %s is down: its resources are taken without a reset. If it is not down, both nodes own them now", o.From, n.Name),
 			"operator confirms that a node is down", "node", n.Name, "from", o.From)
 		m.record("operator", "confirms that "+n.Name+" is down", o.From+", after: "+cmp.Or(m.st.Fencing.Err, "no reset has ended yet"))
-		m.st.Fencing = fencing{}
-		n.Down = true
-		m.send(Stonith{n.Name, "OK"})
-		m.takeover(n.Name, n.Name+" is down, says "+o.From)
+		m.takeConfirmed(n, o)
 		answer(fmt.Sprintf("%s counts as down: its resources are taken over", n.Name), "")
 	}
+}
+
+// takeConfirmed takes the groups of a node that is down by an operator's word.
+func (m *Machine) takeConfirmed(n *node, o Order) {
+	m.st.Fencing, n.Down = fencing{}, true
+	n.Probe.Refused = false
+	n.Probe.Again.stop()
+	m.send(Stonith{n.Name, "OK"})
+	m.takeover(n.Name, n.Name+" is down, says "+o.From)
 }
 
 // fenceWarnings say what a takeover waits for.

@@ -191,9 +191,7 @@ func (m *Machine) nodeTimers(n *node, worded bool, f func(timer)) {
 		}
 		f(timer{true, m.deathAt(n), what})
 	}
-	if m.cfg.Conflict != ConflictOff {
-		f(m.probeTimer(n))
-	}
+	f(m.probeTimer(n))
 	for i := range n.Links {
 		l := &n.Links[i]
 		if !l.Up {

@@ -153,6 +153,9 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		n.broken, n.stuck = map[string]bool{}, map[string]bool{}
 	case "standby", "takeover", "stop", "fence-ack":
 		s.order(s.node(arg(0)), d.Cmd, arg(1))
+	case "reload": // with another [guard] address_conflict
+		s.conflict(arg(1))
+		s.restart(s.node(arg(0)))
 	case "post":
 		s.post(s.node(arg(0)), d.Input)
 	case "replay":
@@ -221,7 +224,7 @@ func (s *story) pair(d *datadriven.TestData) {
 		case "scripts":
 			s.cfg.Scripts = a.Vals
 		case "conflict":
-			s.cfg.Conflict, _ = cluster.ParseConflict(a.Vals[0])
+			s.conflict(a.Vals[0])
 		case "ipfail":
 			s.cfg.IPFail = true
 		case "differ": // the two nodes' files
@@ -280,6 +283,27 @@ func (s *story) boot(n *actor) {
 	n.engine, n.born, n.jobs, n.mail, n.pongs, n.again = e, s.now, nil, nil, nil, 0
 	s.ring = e.ring
 	s.say(n, "starts")
+}
+
+func (s *story) conflict(word string) {
+	var ok bool
+	if s.cfg.Conflict, ok = cluster.ParseConflict(word); !ok {
+		s.t.Fatalf("address_conflict %q", word)
+	}
+}
+
+// restart replaces a node's process in place: its configuration is read again.
+func (s *story) restart(n *actor) {
+	data, err := n.engine.Snapshot()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	b := Boot{Config: s.cfg, Generation: n.gen, Seed: 1, Digest: n.files, PID: 1}
+	b.Config.Self = n.name
+	copy(b.UUID[:], n.name+"............")
+	if n.engine, err = Restore(b, data); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // powerLoss ends a machine and everything on it.

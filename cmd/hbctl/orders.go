@@ -177,11 +177,12 @@ func (s *session) fenceAckCommand() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "fence-ack NODE",
-		Short: "Confirm that a dead node is down which could not be reset",
+		Short: "Confirm that a dead node is down from which nothing is taken",
 		Long: `A dead node is reset by its fencing device before anything of it is taken. When the
-device is gone too, the takeover waits until somebody says that the node is down.
-The word is taken for a node that is dead and waits for a reset only, and stands
-in the log and in hbctl why.`,
+device is gone too, the takeover waits until somebody says that the node is down;
+so it does, with address_conflict = "refuse", while its addresses are answered for.
+The word is taken only for a node that is dead and for which a takeover waits, and
+stands in the log and in hbctl why.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			node := strings.ToLower(args[0])
