@@ -30,6 +30,9 @@ func TestStonith(t *testing.T) {
 		}
 		at = i
 	}
+	// Both daemons' own word of the end, ours a little earlier than the original's.
+	c.says(c.N2, "info: Managed STONITH n1 process ")
+	c.says(c.N2, "info: Managed STONITH-stat process ")
 }
 
 // labAgent is a fence agent that has the lab cut the power of a node.

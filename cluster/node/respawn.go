@@ -275,7 +275,7 @@ func (pr *program) supervise(err error) {
 		case err == nil:
 			return // nothing is started any more
 		}
-		code := pr.report(process, state, err)
+		code := pr.report(state, err)
 		select {
 		case <-pr.of.closing:
 			return
@@ -313,23 +313,26 @@ func (pr *program) supervise(err error) {
 
 // report logs the end of a process and returns its exit code, -1 when it has
 // none.
-func (pr *program) report(process *os.Process, state *os.ProcessState, err error) int {
-	log := pr.of.o.Log
+func (pr *program) report(state *os.ProcessState, err error) int {
 	if err != nil {
-		log.Printf(cluster.Error, "%v", err)
+		pr.of.o.Log.Printf(cluster.Error, "%v", err)
 		return -1
 	}
-	status, ok := state.Sys().(syscall.WaitStatus)
-	if ok && status.Signaled() {
-		log.Printf(cluster.Warn, "Managed %s process %d killed by signal %d%s.", pr.Command, process.Pid, status.Signal(), signalText(status.Signal()))
-		return -1
+	LogEnd(pr.of.o.Log, pr.Command, state)
+	return state.ExitCode()
+}
+
+// LogEnd logs how a process of the daemon has ended, in the original's words.
+func LogEnd(log *logging.Log, title string, state *os.ProcessState) {
+	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		log.Printf(cluster.Warn, "Managed %s process %d killed by signal %d%s.", title, state.Pid(), status.Signal(), signalText(status.Signal()))
+		return
 	}
 	level := cluster.Warn
 	if state.ExitCode() == 0 {
 		level = cluster.Info
 	}
-	log.Printf(level, "Managed %s process %d exited with return code %d.", pr.Command, process.Pid, state.ExitCode())
-	return state.ExitCode()
+	log.Printf(level, "Managed %s process %d exited with return code %d.", title, state.Pid(), state.ExitCode())
 }
 
 // signalText is what the original puts behind a signal's number.

@@ -81,7 +81,7 @@ func Run(args []string, stdout, stderr io.Writer) int {
 		return exitConfig
 	}
 	// A panic would end with exit code 2, as wrong flags do; so it ends with
-	// SIGABRT, the stacks of all goroutines and, if ulimit -c allows, a core.
+	// SIGABRT, the stacks of all goroutines and, if ha.cf allows, a core.
 	debug.SetTraceback("crash")
 	switch {
 	case os.Getenv(superviseEnv) != "":

@@ -16,6 +16,8 @@ import (
 	"heartbeat/cluster"
 	"heartbeat/cluster/boot"
 	"heartbeat/cluster/config"
+	"heartbeat/cluster/node"
+	"heartbeat/cluster/node/logging"
 )
 
 const (
@@ -45,10 +47,10 @@ type device interface {
 // fence tables of heartbeat.toml, then the line of ha.cf.
 func (d *daemonProcess) devices(node string) (list []device) {
 	for _, f := range d.config.Fences(node) {
-		list = append(list, agent{f})
+		list = append(list, agent{f, d.log})
 	}
 	if s, ok := boot.FenceDevice(d.config); ok {
-		list = append(list, stonith{s})
+		list = append(list, stonith{s, d.log})
 	}
 	return list
 }
@@ -126,20 +128,23 @@ func (f *fenceCheck) run(ctx context.Context, d *daemonProcess) {
 }
 
 // stonith is a line of ha.cf.
-type stonith struct{ config.Stonith }
+type stonith struct {
+	config.Stonith
+	log *logging.Log
+}
 
 // Title is the device's type: its parameters may hold a password.
 func (s stonith) Title() string { return s.Type }
 
 func (s stonith) reset(ctx context.Context, node string) error {
-	return s.call(ctx, "-T", "reset", node)
+	return s.call(ctx, resetting(node), "-T", "reset", node)
 }
 
-func (s stonith) check(ctx context.Context) error { return s.call(ctx, "-S") }
+func (s stonith) check(ctx context.Context) error { return s.call(ctx, checking, "-S") }
 
 // call runs the stonith program. Parameters that stand in ha.cf go to it as a
 // file that nobody else can read: in its arguments everybody could.
-func (s stonith) call(ctx context.Context, args ...string) error {
+func (s stonith) call(ctx context.Context, title string, args ...string) error {
 	file := s.Params
 	var extra []*os.File
 	if s.Host != "" {
@@ -158,7 +163,7 @@ func (s stonith) call(ctx context.Context, args ...string) error {
 	defer cancel()
 	cmd := deviceCommand(ctx, stonithProgram, append([]string{"-t", s.Type, "-F", file}, args...)...)
 	cmd.ExtraFiles = extra
-	_, err := runDevice(ctx, cmd, stonithBudget, strings.Fields(s.Params))
+	_, err := runDevice(ctx, cmd, s.log, title, stonithBudget, strings.Fields(s.Params))
 	if errors.Is(err, exec.ErrNotFound) {
 		return fmt.Errorf("no program %s: install cluster-glue", stonithProgram)
 	}
@@ -166,7 +171,10 @@ func (s stonith) call(ctx context.Context, args ...string) error {
 }
 
 // agent is a program of fence-agents.
-type agent struct{ config.Fence }
+type agent struct {
+	config.Fence
+	log *logging.Log
+}
 
 // Title is the program's name.
 func (a agent) Title() string { return a.Agent }
@@ -181,13 +189,13 @@ const (
 // outlet obeyed; what is to be off afterwards is asked for once more, since that
 // can be: after a reboot both answers would be right.
 func (a agent) reset(ctx context.Context, node string) error {
-	if _, err := a.call(ctx, a.Action); err != nil {
+	if _, err := a.call(ctx, resetting(node), a.Action); err != nil {
 		return err
 	}
 	if a.Action != "off" {
 		return nil
 	}
-	code, err := a.call(ctx, "status")
+	code, err := a.call(ctx, resetting(node), "status")
 	if code == agentOn && err == nil {
 		return fmt.Errorf("action off succeeded, and action status says that %s is still on", node)
 	}
@@ -195,17 +203,17 @@ func (a agent) reset(ctx context.Context, node string) error {
 }
 
 func (a agent) check(ctx context.Context) error {
-	_, err := a.call(ctx, "monitor")
+	_, err := a.call(ctx, checking, "monitor")
 	return err
 }
 
-func (a agent) call(ctx context.Context, action string) (code int, err error) {
+func (a agent) call(ctx context.Context, title, action string) (code int, err error) {
 	timeout := time.Duration(a.Timeout)
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	cmd := deviceCommand(ctx, a.Path())
 	cmd.Stdin = strings.NewReader(a.Input(action))
-	code, err = runDevice(ctx, cmd, timeout, a.Secrets())
+	code, err = runDevice(ctx, cmd, a.log, title, timeout, a.Secrets())
 	if err != nil {
 		return code, fmt.Errorf("action %s: %w", action, err)
 	}
@@ -222,13 +230,19 @@ func deviceCommand(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// What the processes of devices are called in the log, as the original has it.
+const checking = "STONITH-stat"
+
+func resetting(node string) string { return "STONITH " + node }
+
 // runDevice runs it. The error has the end of its output, without what is secret.
-func runDevice(ctx context.Context, cmd *exec.Cmd, limit time.Duration, secrets []string) (code int, err error) {
+func runDevice(ctx context.Context, cmd *exec.Cmd, log *logging.Log, title string, limit time.Duration, secrets []string) (code int, err error) {
 	var out tail
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err = cmd.Run()
 	if cmd.ProcessState != nil {
 		code = cmd.ProcessState.ExitCode()
+		node.LogEnd(log, title, cmd.ProcessState)
 	}
 	switch {
 	case err == nil:

@@ -129,7 +129,8 @@ func TestFenceAgents(t *testing.T) {
 	d.log.Flush(flush)
 	for _, want := range []string{
 		"info: Resetting node n2 with [fence_dummy]", fmt.Sprintf("ERROR: Host n2 not reset! reset n2 with device %s: ", talker),
-		"info: Checking status of STONITH device [fence_dummy]",
+		"info: Checking status of STONITH device [fence_dummy]", "info: Managed STONITH n2 process ", " exited with return code 0.\n",
+		"WARN: Managed STONITH n2 process ", " exited with return code 1.\n", " killed by signal 9 [SIGKILL", "info: Managed STONITH-stat process ",
 	} {
 		if !strings.Contains(read(logfile), want) {
 			t.Errorf("the log does not say %q", want)

@@ -155,3 +155,19 @@ func inode(info os.FileInfo) string {
 	}
 	return fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }
+
+// coreLimit lets a crash leave a core, or keeps it from that: this process's and,
+// as in the original, those of all that it starts.
+func coreLimit(on bool) error {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_CORE, &l); err != nil {
+		return fmt.Errorf("read the limit of core files: %w", err)
+	}
+	if l.Cur = 0; on {
+		l = unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &l); err != nil {
+		return fmt.Errorf("set the limit of core files: %w", err)
+	}
+	return nil
+}

@@ -140,6 +140,9 @@ func (d *daemonProcess) open(restarted bool) error {
 		_ = debug.SetCrashOutput(crash, debug.CrashOptions{}) // best effort: a crash is seen without it too
 		_ = crash.Close()
 	}
+	if err := coreLimit(d.config.CoreDumps); err != nil {
+		d.log.Printf(cluster.Warn, "coredumps: %v", err)
+	}
 	var err error
 	if d.lock, err = lock(filepath.Join(d.paths.Run, "lock")); err != nil {
 		return err

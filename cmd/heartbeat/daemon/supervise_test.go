@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -223,4 +224,32 @@ func TestCrashLoop(t *testing.T) {
 			c.expect(1, "heartbeat is stopped. No process", "-s")
 		})
 	}
+}
+
+// TestCoreDumps: what ha.cf says of cores holds for the daemon and for what it
+// starts, also after a restart in place.
+func TestCoreDumps(t *testing.T) {
+	c := cells(t, 1)[0]
+	c.write("ha.cf", c.file("etc/ha.d/ha.cf")+"respawn root /bin/sleep 4714\n", 0o644)
+	c.owner()
+	limit := func(soft string) {
+		t.Helper()
+		until(t, "cores of "+soft, func() bool {
+			child, _ := exec.Command("ip", "netns", "exec", c.ns, "pgrep", "-P", fmt.Sprint(c.pid()), "-x", "sleep").Output() // none: fails
+			pids := append(strings.Fields(string(child)), fmt.Sprint(c.pid()))
+			for _, pid := range pids {
+				limits, _ := os.ReadFile("/proc/" + pid + "/limits")
+				_, line, _ := strings.Cut(string(limits), "Max core file size")
+				if f := strings.Fields(line); len(f) < 2 || f[0] != soft || f[1] != "unlimited" {
+					return false
+				}
+			}
+			return len(pids) == 2
+		})
+	}
+	limit("unlimited")
+	c.write("ha.cf", strings.Replace(c.file("etc/ha.d/ha.cf"), "sleep 4714", "sleep 4715", 1)+"coredumps false\n", 0o644)
+	c.expect(0, "", "-r")
+	limit("0")
+	c.expect(0, "", "-k")
 }
