@@ -43,7 +43,8 @@ func (s *setup) supervisorPID() int {
 		return 0
 	}
 	defer f.Close()
-	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+	// Shared: two that ask at the same time must not take each other for it.
+	if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) == nil {
 		return 0
 	}
 	var text [32]byte
