@@ -36,6 +36,9 @@ func TestLogRotation(t *testing.T) {
 			// What is logged next: a link's death and return, seconds later.
 			c.must(c.Cut(lab.HeartbeatLink))
 			c.says(n, "Link n2:eth1 dead.")
+			for _, each := range c.Nodes() {
+				c.says(each, "node "+each.Peer().Name+": is dead")
+			}
 			c.must(c.Heal(lab.HeartbeatLink))
 			c.link(n, "eth1", "up")
 			c.settled()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -93,10 +94,38 @@ type cluster struct {
 }
 
 // calm are the timings of tests that are not about time: short enough to wait
-// for, long enough for a busy machine.
+// for, long enough for a busy machine. Two nodes that start together do not wait for
+// initdead: it is so long that the second one comes in time whatever holds it up.
 func calm() lab.Cluster {
-	return lab.Cluster{Keepalive: 250 * time.Millisecond, Deadtime: 4 * time.Second, Initdead: 8 * time.Second,
+	return lab.Cluster{Keepalive: 250 * time.Millisecond, Deadtime: 4 * time.Second, Initdead: 15 * time.Second,
 		Addrs: lab.ServiceAddrs(1)}
+}
+
+// silenceMax is for how long a client may miss an answer in a test in which it is
+// to notice nothing. The address being there all the time is watched in the kernel
+// (kept); this is only about the way to it, and a busy machine.
+const silenceMax = 2 * time.Second
+
+// kept begins to watch that the kernel of a node does not remove service addresses,
+// and returns the check. Those with a lifetime run out when the machine is paused for
+// longer: then nothing is demanded.
+func (c *cluster) kept(n *lab.Node, cfg lab.Cluster, more ...netip.Addr) (check func()) {
+	c.t.Helper()
+	begun := time.Now()
+	r, err := n.Removals()
+	c.must(err)
+	c.t.Cleanup(r.Close)
+	return func() {
+		c.t.Helper()
+		gone, err := r.List()
+		c.must(err)
+		gone = slices.DeleteFunc(gone, func(a netip.Addr) bool { return !slices.Contains(cfg.Addrs, a) && !slices.Contains(more, a) })
+		if p := lab.Paused(begun); len(gone) > 0 && p > cfg.Deadtime/2 {
+			c.t.Logf("%s lost %v while this machine stood still for %v", n.Name, gone, p)
+		} else if len(gone) > 0 {
+			c.t.Errorf("%s removed %v", n.Name, gone)
+		}
+	}
 }
 
 // newCluster builds a lab and configures both nodes; nothing is started.
@@ -196,6 +225,15 @@ func (c *cluster) run(n *lab.Node, argv ...string) lab.Output {
 	return o
 }
 
+// becomes waits until a command on a node has this exit code and output.
+func (c *cluster) becomes(n *lab.Node, code int, stdout string, argv ...string) {
+	c.t.Helper()
+	c.must(lab.Wait(c.t.Context(), limit, fmt.Sprintf("%v on %s says %q", argv, n.Name, stdout), func() (bool, string) {
+		o := c.run(n, argv...)
+		return o.Code == code && o.Stdout == stdout, fmt.Sprintf("exit code %d, output %q (stderr %q)", o.Code, o.Stdout, o.Stderr)
+	}))
+}
+
 // expect runs a command on a node and checks its exit code and output.
 func (c *cluster) expect(n *lab.Node, code int, stdout string, argv ...string) {
 	c.t.Helper()
@@ -208,6 +246,16 @@ func (c *cluster) expect(n *lab.Node, code int, stdout string, argv ...string) {
 // deaths is how often the nodes' logs declared a peer dead.
 func (c *cluster) deaths() int {
 	return c.on(c.N1).PeerDeaths(c.N1) + c.on(c.N2).PeerDeaths(c.N2)
+}
+
+// ended waits until no process of the program is left on a node: one that was killed
+// or has released everything may need a moment to be gone.
+func (c *cluster) ended(n *lab.Node) {
+	c.t.Helper()
+	c.must(lab.Wait(c.t.Context(), limit, "the daemon of "+n.Name+" is gone", func() (bool, string) {
+		k := c.daemons(n)
+		return k == 0, fmt.Sprint(k, " processes")
+	}))
 }
 
 // daemons is the number of the program's processes on a node.

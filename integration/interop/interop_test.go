@@ -14,6 +14,11 @@ import (
 
 var progs Programs
 
+// pauseMax is how long the machine may stand still without changing what happens:
+// 3.0.6 takes its own lateness for the silence of its peer, and what it does in words
+// and deeds when it has stood still is not what was recorded.
+const pauseMax = keepalive
+
 func TestMain(m *testing.M) {
 	lab.Main()
 	os.Exit(run(m))
@@ -61,15 +66,24 @@ func TestCore(t *testing.T) {
 		for _, p := range BothMixed {
 			t.Run(s.Name+"/"+p.shortLabel, func(t *testing.T) {
 				t.Parallel()
-				tries := PlayUnlost(t.Context(), s, p, progs)
-				o := tries[len(tries)-1]
-				for _, lost := range tries[:len(tries)-1] {
-					t.Logf("played again, for 3.0.6 lost a message of its own: %q", lost.Lost)
+				var o Outcome
+				var problems []string
+				for played := 1; ; played++ {
+					tries := PlayUnlost(t.Context(), s, p, progs)
+					o = tries[len(tries)-1]
+					for _, lost := range tries[:len(tries)-1] {
+						t.Logf("played again, for 3.0.6 lost a message of its own: %q", lost.Lost)
+					}
+					problems = baseline.Judge(o, p)
+					if len(problems) == 0 || o.Paused < pauseMax || played == triesMax {
+						break
+					}
+					t.Logf("played again, for this machine stood still for %v: %q", o.Paused, problems)
 				}
 				for _, a := range o.Acts {
 					t.Logf("%-45s outage %v, dual %v", a.Name, a.Outage.Round(0), a.Dual.Round(0))
 				}
-				for _, problem := range baseline.Judge(o, p) {
+				for _, problem := range problems {
 					t.Error(problem)
 				}
 				if t.Failed() {

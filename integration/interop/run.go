@@ -108,6 +108,8 @@ type Outcome struct {
 	Problems []string
 	// Lost is what 3.0.6 lost of its own messages, as its logs show it.
 	Lost []string
+	// Paused is the longest time in which this machine stood still.
+	Paused time.Duration
 	// Logs are the nodes' whole logs, and Holds their addresses in the end.
 	Logs, Holds [2]string
 }
@@ -164,7 +166,7 @@ func Play(ctx context.Context, s Scenario, p Pair, progs Programs) Outcome {
 			r.problem("close the lab: %v", err)
 		}
 	}
-	out.Acts, out.Problems, out.Took = r.acts, r.problems, time.Since(began)
+	out.Acts, out.Problems, out.Took, out.Paused = r.acts, r.problems, time.Since(began), lab.Paused(began)
 	if s.Check != nil && r.err == nil {
 		out.Problems = append(out.Problems, s.Check(out)...)
 	}

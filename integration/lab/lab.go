@@ -68,6 +68,7 @@ func New(ctx context.Context, name string) (*Lab, error) {
 		return nil, errors.New("the lab makes network namespaces: run this as root")
 	}
 	sweep()
+	watchPauses()
 	l := &Lab{Name: name}
 	var err error
 	if l.Dir, err = os.MkdirTemp(tempRoot, fmt.Sprintf("%s%d-%s-", prefix, os.Getpid(), name)); err != nil {

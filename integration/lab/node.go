@@ -407,9 +407,16 @@ func (n *Node) Signal(sig unix.Signal, text string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	list = slices.DeleteFunc(list, func(p Process) bool { return !strings.Contains(p.Command, text) })
+	if sig == unix.SIGKILL {
+		// As at one moment: none of them shall start another one anew.
+		for _, p := range list {
+			_ = unix.Kill(p.PID, unix.SIGSTOP) // it may be gone
+		}
+	}
 	k := 0
 	for _, p := range list {
-		if strings.Contains(p.Command, text) && unix.Kill(p.PID, sig) == nil {
+		if unix.Kill(p.PID, sig) == nil {
 			k++
 		}
 	}

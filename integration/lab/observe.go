@@ -226,6 +226,74 @@ func (c *Capture) Close() {
 	}
 }
 
+// Removals notes which addresses a node's kernel has removed.
+type Removals struct{ fd int }
+
+// Removals begins to watch the addresses of a node until it is switched off. Unlike a
+// probe it misses nothing, and a machine that pauses looks no different to it.
+func (n *Node) Removals() (*Removals, error) {
+	r := &Removals{fd: -1}
+	err := n.net.do(func() (err error) {
+		if r.fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE); err != nil {
+			return err
+		}
+		if err := unix.SetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20); err != nil {
+			return err
+		}
+		return unix.Bind(r.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR})
+	})
+	if err != nil {
+		r.Close()
+		return nil, fmt.Errorf("watch the addresses of %s: %w", n.Name, err)
+	}
+	return r, nil
+}
+
+// List are the addresses that were removed since the last call, as often as they
+// were.
+func (r *Removals) List() (out []netip.Addr, err error) {
+	buf := make([]byte, 64<<10)
+	for {
+		k, _, err := unix.Recvfrom(r.fd, buf, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if errors.Is(err, unix.EAGAIN) {
+			return out, nil // no more
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the kernel's news of addresses: %w", err)
+		}
+		msgs, err := syscall.ParseNetlinkMessage(buf[:k])
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range msgs {
+			if m.Header.Type != unix.RTM_DELADDR {
+				continue
+			}
+			attrs, err := syscall.ParseNetlinkRouteAttr(&m)
+			if err != nil {
+				return nil, err
+			}
+			for _, a := range attrs {
+				if a.Attr.Type == unix.IFA_ADDRESS {
+					addr, _ := netip.AddrFromSlice(a.Value)
+					out = append(out, addr)
+				}
+			}
+		}
+	}
+}
+
+// Close ends the watch.
+func (r *Removals) Close() {
+	if r.fd >= 0 {
+		_ = unix.Close(r.fd)
+		r.fd = -1
+	}
+}
+
 // Load keeps every core busy, with four processes per core at normal
 // priority, until stop is called.
 func Load(cores int) (stop func(), err error) {

@@ -197,11 +197,15 @@ func (c *cell) supervisor() int {
 	return s.supervisorPID()
 }
 
-// crash kills the supervisor and the daemon, if they run.
+// crash kills the supervisor and then the daemon, if they run, and waits until each is
+// gone: it must not start another daemon meanwhile, nor write into a directory that is
+// being removed.
 func (c *cell) crash() {
-	for _, pid := range []int{c.supervisor(), c.pid()} {
-		if pid > 0 && c.alive(pid) {
+	c.t.Helper()
+	for _, find := range []func() int{c.supervisor, c.pid} {
+		if pid := find(); pid > 0 && c.alive(pid) {
 			_ = syscall.Kill(pid, syscall.SIGKILL) // it may end in this moment
+			until(c.t, "the crash of "+c.name, func() bool { return !c.alive(pid) })
 		}
 	}
 }
