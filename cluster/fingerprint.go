@@ -129,7 +129,8 @@ func (f fingerprint) since(t *timer, most time.Duration) {
 func (f fingerprint) node(m *Machine, n *node) {
 	patience := m.patience(n)
 	n.Generation, n.StatusSeq, n.AskSeq, n.TopSeq, n.Lateness = 0, 0, 0, 0, 0
-	n.ClaimSeq = min(n.ClaimSeq, 1)
+	// What they are compared with comes later than both.
+	n.ClaimSeq, n.HoldSeq = min(n.ClaimSeq, 1), min(n.HoldSeq, 1)
 	if n.Outdated.On {
 		n.OutdatedSince = f.instant(n.OutdatedSince, f.long)
 	} else {

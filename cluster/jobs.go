@@ -153,7 +153,9 @@ func (m *Machine) startQueued(q queued) {
 		}
 		if m.theyHave(Foreign) {
 			m.st.Takeover = false
-			m.st.Kept |= Foreign // it is started when they have stopped it, if it is ours then
+			if m.cfg.Failback != FailbackLegacy {
+				m.st.Kept |= Foreign // it is started when they have stopped it, if it is ours then
+			}
 			return
 		}
 		m.run(job{Why: whyMachDown, Kind: JobTake, Set: Foreign, Node: q.Node, Keys: m.keys(Foreign)}, q.Reason)
@@ -161,7 +163,7 @@ func (m *Machine) startQueued(q queued) {
 		if set := m.keySet(q.Key); set == None || m.st.Shutdown >= shutdownReleasing || m.cfg.Failback != FailbackLegacy && !m.st.Mine.Has(set) {
 			return
 		}
-		if set := m.keySet(q.Key); m.theyHave(set) && m.group(q.Key).State != "running" {
+		if set := m.keySet(q.Key); m.cfg.Failback != FailbackLegacy && m.theyHave(set) && m.group(q.Key).State != "running" {
 			m.st.Kept |= set // it is started when they have stopped it
 			return
 		}
@@ -244,6 +246,9 @@ func (m *Machine) jobDone(ev JobDone) {
 	case whyYield:
 		if ok {
 			m.st.Mine &^= m.idle(j.Set) // claimed for a node that started meanwhile
+		}
+		if !m.st.CommUp {
+			break
 		}
 		m.sayResource(m.st.Phase == PhaseStable, "")
 		if m.cfg.Failback != FailbackLegacy {

@@ -129,7 +129,7 @@ func TestWallClockJump(t *testing.T) {
 		}
 		l.at = l.at.Add(500 * time.Millisecond)
 		dead := l.peer
-		dead.Dead, dead.Hold = []string{"node1"}, cluster.All
+		dead.Dead, dead.Holds, dead.Hold = []string{"node1"}, true, cluster.All
 		l.hear(dead)
 		if gives() != jumped {
 			t.Errorf("wall clock jumped: %v; lets go with the first word: %v", jumped, gives())

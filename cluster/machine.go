@@ -184,8 +184,11 @@ type state struct {
 	Kept Set
 	// Lingering: what a 3.0.6 node owned when its daemon died and came again. It
 	// has forgotten it; but its kernel has not.
-	Lingering   Set
-	AskBack     timer
+	Lingering Set
+	AskBack   timer
+	// HomeDue: two new nodes with auto_failback legacy had lost each other; what
+	// this one misses of its own is to be asked for.
+	HomeDue     bool
 	OtherStable bool
 	Takeover    bool
 	Settle      timer
@@ -634,8 +637,13 @@ func (m *Machine) expire() {
 	m.expireNodes()
 	if m.st.Beat.due(m.now) {
 		m.beat()
-		if m.st.Overlap.due(m.now) {
+		switch {
+		case m.st.Overlap.due(m.now):
 			m.overlaps()
+		case !m.st.Overlap.On && m.st.Mine&m.st.Theirs.Mirror() != None && m.overlap() != None:
+			// Known by a keepalive, and the claims that decide it did not come.
+			m.audit()
+			m.watchOverlap()
 		}
 		// The original looks at this clock once per keepalive; so two nodes
 		// that started together settle in the order of their keepalives.
@@ -745,6 +753,9 @@ func (m *Machine) heard(ev Heard) {
 		r.Info = "" // said before the exchange that is under way
 		ev.Msg = r
 	}
+	if r, ok := ev.Msg.(Resource); ok && ev.Seq < n.HoldSeq {
+		ev.Msg = m.asKnown(r)
+	}
 	switch msg := ev.Msg.(type) {
 	case Status:
 		m.status(n, msg, ev)
@@ -794,11 +805,14 @@ func (m *Machine) overtaken(n *node, ev Heard) bool {
 	case AskResources:
 		// A later word of the exchange, or of a later exchange, came before; or it
 		// released what the sender has taken again since.
-		if ev.Seq < n.AskSeq || n.New && msg.Info == "done" && m.st.StandbyFrom == n.Name && ev.Seq < n.ClaimSeq && m.st.Theirs&msg.Set != None {
+		if ev.Seq < n.AskSeq || n.New && msg.Info == "done" && m.st.StandbyFrom == n.Name && ev.Seq < max(n.ClaimSeq, n.HoldSeq) && m.st.Theirs&msg.Set != None {
 			return true
 		}
 		n.AskSeq = ev.Seq
 		m.st.LastExchange = max(m.st.LastExchange, msg.Exchange)
+	case IPRequestResp:
+		// It has taken again, since, what it released; it is asked again.
+		return ev.Seq < n.StatusSeq && n.Hold.Mirror()&m.keySet(msg.Key) != None
 	case Starting:
 		if ev.Seq < n.ClaimSeq {
 			m.sayResource(m.st.Phase == PhaseStable, "") // the answer is owed

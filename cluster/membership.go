@@ -46,6 +46,11 @@ type node struct {
 	Down bool
 	// AskSeq is that of the newest message of a standby exchange.
 	AskSeq uint64
+	// Hold is what it holds by its newest status, None when it does not say.
+	// HoldSeq is the number of the newest status whose word for it counted: what
+	// a claim said before it is older.
+	Hold    Set
+	HoldSeq uint64
 	// Gap: some of what it said is missing here.
 	Gap bool
 	// Parted: it has released everything and ends; until its restart.
@@ -253,12 +258,15 @@ func (m *Machine) sayStatus(state string, beat bool) {
 	m.st.Lateness = 0
 	m.peers(func(n *node) {
 		if n.State == "dead" && !n.Returning {
-			msg.Dead, msg.Hold = append(msg.Dead, n.Name), m.st.Mine
+			msg.Dead = append(msg.Dead, n.Name)
 			if n.Outdated.On && m.now.Sub(n.Outdated.At) < 2*m.cfg.Keepalive {
 				msg.Outdated = append(msg.Outdated, Life{n.Name, n.Generation})
 			}
 		}
 	})
+	if len(msg.Dead) > 0 || m.peerNew() || !m.peerAlive() { // else a 3.0.6 hears it
+		m.sayHolds(&msg)
+	}
 	m.send(msg)
 }
 
@@ -329,12 +337,6 @@ func (m *Machine) heldForDead(n *node, msg Status, ev Heard) {
 		return
 	}
 	at := ev.At
-	if ev.Seq > n.ClaimSeq && m.partner(n.Name) {
-		// It has taken more than it said while it could still be asked to say it
-		// again.
-		m.st.Theirs, m.st.TheirTook, m.st.TheirReleasing = msg.Hold, None, None
-		n.ClaimSeq = ev.Seq
-	}
 	jumped := m.st.Jumped.On && m.now.Sub(m.st.Jumped.At) < m.deafTime()
 	if !n.Deaf.On {
 		n.Deaf.set(at, "")
@@ -349,6 +351,7 @@ func (m *Machine) heldForDead(n *node, msg Status, ev Heard) {
 	m.log(Crit, fmt.Sprintf("Node %s holds this node for dead: it does not hear us, although we hear it", n.Name), "held for dead by a node that we hear", "node", n.Name)
 	m.cancelStandby(n.Name, n.Name+" does not hear us")
 	m.st.Theirs = msg.Hold
+	m.st.HomeDue = m.cfg.Failback == FailbackLegacy
 	m.yield(lose, n.Name+" holds this node for dead and has taken them; it cannot hear that we live")
 }
 
@@ -424,6 +427,7 @@ func (m *Machine) declareDead(n *node, reason string) {
 	m.statusScript(n)
 	heardSince := n.HeardSince
 	n.HeardSince = false
+	n.Hold = None
 	n.Deaf.stop()
 	if !m.st.CommUp && !n.Ping {
 		m.st.Ask.stop() // it may be the one that was asked
@@ -449,6 +453,7 @@ func (m *Machine) restarted(n *node) {
 	n.New = false
 	n.Digest, n.Hears = "", nil
 	n.StatusSeq, n.ClaimSeq, n.AskSeq, n.TopSeq = 0, 0, 0, 0
+	n.Hold, n.HoldSeq = None, 0
 	n.Parted, n.Down = false, false
 	n.Deaf.stop()
 	n.Outdated.stop()
@@ -499,7 +504,8 @@ func (m *Machine) status(n *node, msg Status, ev Heard) {
 	}
 	m.oneWay(n)
 	m.resetOver(n)
-	if ev.Seq >= n.TopSeq {
+	if ev.Seq >= n.TopSeq { // else it was sent again, and may be over
+		m.statusHolds(n, msg, ev.Seq)
 		m.heldForDead(n, msg, ev)
 		m.refused(n, msg, ev.At)
 	}
@@ -657,6 +663,13 @@ func (m *Machine) commUp() {
 	m.sayStatus("active", false)
 	m.record("daemon", "communication is up", "every configured node was heard or is dead")
 	m.commNowUp()
+	if m.cfg.Failback == FailbackLegacy {
+		taken := false
+		m.partners(func(n *node) { taken = taken || n.New && n.State == "dead" })
+		if taken {
+			m.sayStatus("active", false) // no claim says that it was taken, and it may hear us
+		}
+	}
 	for i := range m.st.Nodes {
 		m.expireLinks(&m.st.Nodes[i]) // from now on we have less patience
 	}

@@ -24,11 +24,14 @@ type Status struct {
 	Hears []string
 	// Lateness is how late the sender's steps were at most since its last one.
 	Lateness time.Duration
-	// Dead are the nodes that the sender holds for dead; Hold is what it holds
-	// itself, meaningful when there are such nodes. One of them that hears this
-	// learns that it is not heard.
+	// Dead are the nodes that the sender holds for dead. One of them that hears
+	// this learns that it is not heard.
 	Dead []string
-	Hold Set
+	// Holds: the sender says what it holds or is about to start (Hold), what of
+	// that it took because it held the other node for dead (Took), and what it is
+	// still stopping (Releasing), as in Resource.
+	Holds                 bool
+	Hold, Took, Releasing Set
 	// Outdated are the nodes whose packets the sender refuses, because they are
 	// of an older life than one that it has heard.
 	Outdated []Life

@@ -289,7 +289,7 @@ func (m *Machine) stuck() (set Set) {
 // holds: what a former one held is no claim any more.
 func (m *Machine) peerClaims() bool {
 	claims := false
-	m.partners(func(n *node) { claims = claims || n.alive() && n.ClaimSeq > 0 })
+	m.partners(func(n *node) { claims = claims || n.alive() && n.claims() })
 	return claims
 }
 
@@ -370,7 +370,10 @@ func (m *Machine) announceKept() {
 
 // theyHave reports whether a new node claims a set or is still stopping it.
 func (m *Machine) theyHave(set Set) bool {
-	return m.cfg.Failback != FailbackLegacy && m.peerNew() && m.peerClaims() && m.st.Phase == PhaseStable && set&(m.st.Theirs|m.st.TheirReleasing).Mirror() != None
+	if m.cfg.Failback == FailbackLegacy {
+		return m.peerRuns(set)
+	}
+	return m.peerNew() && m.peerClaims() && m.st.Phase == PhaseStable && set&(m.st.Theirs|m.st.TheirReleasing).Mirror() != None
 }
 
 // losing is which of the sets that both claim this node lets go of, and why, or
@@ -491,13 +494,15 @@ func (m *Machine) acquireLocal(forced bool, reason string) {
 	if len(keys) == 0 {
 		m.info(fmt.Sprintf("No local resources [%s] to acquire.", m.cfg.Self), "no local resources configured")
 	}
-	ask := m.cfg.Failback == FailbackLegacy && m.peerActive()
+	ask := m.cfg.Failback == FailbackLegacy && (m.peerActive() || m.peerRuns(Local))
 	m.run(job{Why: whyLocal, Kind: JobAsk, Set: Local, Keys: keys, AskPeer: ask}, reason)
 }
 
 // localAsked goes on when it is known which of our groups are idle.
 func (m *Machine) localAsked(results []GroupResult, askPeer bool) {
 	m.info("Local Resource acquisition completed.", "local resources asked for")
+	// The answer may have taken long: the machine was paused.
+	askPeer = askPeer || m.cfg.Failback == FailbackLegacy && m.peerRuns(Local)
 	for _, r := range results {
 		g := m.group(r.Key)
 		if g == nil {
@@ -784,8 +789,9 @@ func (m *Machine) returned(n *node, msg Status) (resync bool) {
 	if m.st.Phase == PhaseInit && m.cfg.Failback != FailbackLegacy || !m.partner(n.Name) || !m.partner(m.cfg.Self) {
 		return false
 	}
-	if msg.New && m.cfg.Failback != FailbackLegacy {
-		return true
+	if msg.New {
+		m.st.HomeDue = m.cfg.Failback == FailbackLegacy // there the keepalives say enough
+		return !m.st.HomeDue
 	}
 	if !m.st.RestartAt.On && m.st.Shutdown == shutdownNo {
 		m.st.RestartAt.set(m.now.Add(partitionPause), "restart after the partition")

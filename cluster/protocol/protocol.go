@@ -45,12 +45,7 @@ func Encode(m *message.Message, msg cluster.Message, flow bool) *message.Message
 		if msg.Info != "" {
 			m.Add("info", msg.Info)
 		}
-		if msg.Took != cluster.None {
-			m.Add("xtook", msg.Took.String())
-		}
-		if msg.Releasing != cluster.None {
-			m.Add("xreleasing", msg.Releasing.String())
-		}
+		extraSets(m, msg.Took, msg.Releasing)
 		if msg.Pings > 0 {
 			m.Add("xpings", strconv.Itoa(msg.Pings-1))
 		}
@@ -119,6 +114,16 @@ func exchange(m *message.Message, id uint64) *message.Message {
 	return m
 }
 
+// extraSets adds what new nodes say of what they hold beside its name.
+func extraSets(m *message.Message, took, releasing cluster.Set) {
+	if took != cluster.None {
+		m.Add("xtook", took.String())
+	}
+	if releasing != cluster.None {
+		m.Add("xreleasing", releasing.String())
+	}
+}
+
 // client adds what the original's daemon adds to a message of its client ipfail
 // to the one on the other node.
 func client(m *message.Message) *message.Message {
@@ -144,7 +149,11 @@ func encodeStatus(m *message.Message, msg cluster.Status, flow bool) *message.Me
 		m.Add("xlate", strconv.FormatInt(ms, 10))
 	}
 	if len(msg.Dead) > 0 {
-		m.Add("xdead", strings.Join(msg.Dead, " ")).Add("xhold", msg.Hold.String())
+		m.Add("xdead", strings.Join(msg.Dead, " "))
+	}
+	if msg.Holds {
+		m.Add("xhold", msg.Hold.String())
+		extraSets(m, msg.Took, msg.Releasing)
 	}
 	if len(msg.Outdated) > 0 {
 		var lives []string
@@ -232,7 +241,10 @@ func decodeStatus(m *message.Message) (cluster.Message, bool) {
 		}
 		if dead := m.Get("xdead"); dead != "" {
 			s.Dead = strings.Fields(dead)
-			s.Hold, _ = cluster.ParseSet(m.Get("xhold"))
+		}
+		if s.Hold, s.Holds = cluster.ParseSet(m.Get("xhold")); s.Holds {
+			s.Took, _ = cluster.ParseSet(m.Get("xtook"))
+			s.Releasing, _ = cluster.ParseSet(m.Get("xreleasing"))
 		}
 		for _, life := range strings.Fields(m.Get("xgen")) {
 			name, text, _ := strings.Cut(life, ":")

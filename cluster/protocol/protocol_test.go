@@ -49,7 +49,7 @@ func TestEncode(t *testing.T) {
 		{"status without flow control", cluster.Status{State: "active", Dt: 4 * time.Second}, false, "t=status|st=active|dt=fa0"},
 		{"status of ours", cluster.Status{State: "active", Dt: 4 * time.Second, New: true, Digest: "abc", Hears: []string{"eth0", "/dev/ttyS0"}, Lateness: 12 * time.Millisecond}, true,
 			"t=status|st=active|dt=fa0|protocol=1|x=1|xcap=" + capabilities + "|xcfg=abc|xlinks=eth0 /dev/ttyS0|xlate=12"},
-		{"status of who holds nodes for dead", cluster.Status{State: "active", New: true, Dead: []string{"node1", "node3"}, Hold: cluster.All, Outdated: []cluster.Life{{Node: "node1", Generation: 0x6b0115b7}}}, false,
+		{"status of who holds nodes for dead", cluster.Status{State: "active", New: true, Dead: []string{"node1", "node3"}, Holds: true, Hold: cluster.All, Outdated: []cluster.Life{{Node: "node1", Generation: 0x6b0115b7}}}, false,
 			"t=status|st=active|dt=0|x=1|xcap=" + capabilities + "|xdead=node1 node3|xhold=all|xgen=node1:6b0115b7"},
 		{"status of ours with nothing to say", cluster.Status{State: "up", New: true, Lateness: time.Millisecond - 1}, false, "t=status|st=up|dt=0|x=1|xcap=" + capabilities},
 		{"reqnodes", cluster.ReqNodes{Dest: "node2"}, true, "t=reqnodes|dest=node2"},

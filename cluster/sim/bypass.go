@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"strings"
 
 	"heartbeat/transport/message"
 )
@@ -68,8 +69,9 @@ func (w *world) decode(data []byte) (*message.Message, error) {
 	return m, err
 }
 
-// strip takes away what heartbeat 3.0.6 does not say: fields that begin with x.
-func (w *world) strip(data []byte) []byte {
+// strip takes away the fields whose names begin with prefix: x is what heartbeat
+// 3.0.6 does not say.
+func (w *world) strip(data []byte, prefix string) []byte {
 	m, err := w.decode(data)
 	if err != nil {
 		if w.bypass != nil {
@@ -77,7 +79,7 @@ func (w *world) strip(data []byte) []byte {
 		}
 		panic("sim: own packet: " + err.Error())
 	}
-	m.Fields = slices.DeleteFunc(m.Fields, func(f message.Field) bool { return f.Name[0] == 'x' })
+	m.Fields = slices.DeleteFunc(m.Fields, func(f message.Field) bool { return strings.HasPrefix(f.Name, prefix) })
 	if w.bypass != nil {
 		return w.bypass.Encode(m)
 	}

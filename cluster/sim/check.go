@@ -37,7 +37,7 @@ const (
 	ClassStart Class = "alone at start"
 	// ClassKill: the holder's process is gone and its resources stayed.
 	ClassKill Class = "killed"
-	// ClassLegacy: with auto_failback legacy nodes do not say what they hold. A
+	// ClassLegacy: with auto_failback legacy old nodes do not say what they hold. A
 	// node that has just been started again releases the other's groups, but
 	// one that starts at the same time takes them without asking.
 	ClassLegacy Class = "legacy restart"
@@ -311,7 +311,7 @@ func (c *check) group(key string) *groupCheck {
 func (w *world) classify(key string, taker, holder *node) (Class, bool) {
 	h := &taker.heard[holder.index]
 	now := w.silence(holder, taker)
-	if !now && w.scenario.Cluster.Failback == cluster.FailbackLegacy && holder.engine != nil && holder.local()-holder.born < w.scenario.legacyGrace() {
+	if !now && w.scenario.Cluster.Old && w.scenario.Cluster.Failback == cluster.FailbackLegacy && holder.engine != nil && holder.local()-holder.born < w.scenario.legacyGrace() {
 		return ClassLegacy, true
 	}
 	// A process that was stopped, or a machine, goes on with its jobs before it
@@ -321,12 +321,10 @@ func (w *world) classify(key string, taker, holder *node) (Class, bool) {
 		return "", false // nothing is taken from a node that was not reset
 	}
 	// An old node does not know that it was held for dead while it stood still,
-	// and what was said to it then is lost. Nor does one with auto_failback legacy,
-	// where nobody says what he holds.
+	// and what was said to it then is lost.
 	w.silence(taker, holder)
 	back := &holder.heard[taker.index]
-	silentTo := w.scenario.Cluster.Old || w.scenario.Cluster.Failback == cluster.FailbackLegacy
-	if silentTo && !now && holder.engine != nil && back.wasSilent && w.now-back.silent <= w.scenario.WindowBound() {
+	if w.scenario.Cluster.Old && !now && holder.engine != nil && back.wasSilent && w.now-back.silent <= w.scenario.WindowBound() {
 		return ClassFreeze, true
 	}
 	// Nor can anybody know that the holder has just taken it, holding him for

@@ -582,7 +582,7 @@ var because = map[string]string{
 	string(ClassFreeze):    "A machine that is paused with its clock cannot know that time passes.",
 	string(ClassStart):     "The taker has started without ever hearing the holder.",
 	string(ClassKill):      "The holder's daemon is gone and its resources stayed.",
-	string(ClassLegacy):    "With auto_failback legacy the nodes do not tell each other what they hold.",
+	string(ClassLegacy):    "With auto_failback legacy nodes of 3.0.6 do not tell each other what they hold.",
 	reasonNoNode:           "No daemon runs that could own it.",
 	reasonScript:           "Its start fails on every node that runs.",
 	reasonReset:            "Nothing is taken from a node before it is reset, and that does not work.",

@@ -98,6 +98,33 @@ func TestExplore(t *testing.T) {
 	}
 }
 
+// TestExploreLegacy: with auto_failback legacy two new nodes are as safe as with on
+// and off; its only own finding is a group that cannot be started.
+func TestExploreLegacy(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(*engine.Config)
+	}{
+		{"two links", func(*engine.Config) {}},
+		{"one link", func(c *engine.Config) { c.Links = c.Links[:1] }},
+		{"ping node", func(c *engine.Config) { c.Links, c.PingNodes = c.Links[:1], []engine.PingNode{{Name: "gw"}} }},
+		{"fencing", func(c *engine.Config) { c.Links, c.Stonith, c.FenceDelay = c.Links[:1], true, 20*time.Second }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			x := explored(t, testPair(func(c *engine.Config) {
+				c.Failback = cluster.FailbackLegacy
+				c.Groups = append(c.Groups, cluster.Group{Key: "db", Node: "beta", Resources: []string{"db"}})
+				tt.change(c)
+			}), 1)
+			for _, f := range x.Findings {
+				if !f.Known || f.Class == string(ClassLegacy) {
+					t.Errorf("%s: %v %v", f.Title(), f.Text, f.Way)
+				}
+			}
+		})
+	}
+}
+
 // TestExplorePlanted breaks rules on purpose: the exploration finds each by its
 // shortest way, and the same pair without the breach has no such finding (that
 // is TestExplore).

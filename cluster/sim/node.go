@@ -463,11 +463,14 @@ func (n *node) transmit(t engine.Transmit) {
 		}
 		return
 	}
-	if w.scenario.planted.silent && bytes.Contains(data, []byte("t=resource")) {
-		return
+	if w.scenario.planted.silent {
+		if bytes.Contains(data, []byte("t=resource")) {
+			return
+		}
+		data = w.strip(data, "xhold")
 	}
 	if w.scenario.Cluster.Old {
-		data = w.strip(data)
+		data = w.strip(data, "x")
 	}
 	if t.Keepalive {
 		n.beats++
