@@ -220,8 +220,9 @@ func (m *Machine) jobDone(ev JobDone) {
 	case whyTake, whyDone:
 		m.info(fmt.Sprintf("%s HA resource acquisition completed (standby).", j.Set), "resources taken", "set", j.Set.String(), "ok", ok)
 		if m.st.Standby != StandbyDone {
-			// The exchange was cancelled meanwhile; what runs here is ours.
-			m.st.Mine |= j.Set
+			// The exchange was cancelled meanwhile; what runs here is ours, but for
+			// what was given away since.
+			m.st.Mine |= m.newest(j)
 			m.sayResource(m.st.Phase == PhaseStable, "")
 			if m.cfg.Failback != FailbackLegacy {
 				m.reclaim() // what the other node has lost since
@@ -269,6 +270,22 @@ func (m *Machine) jobDone(ev JobDone) {
 			m.warn(ev.Err, "script for a message failed", "type", j.Title, "err", ev.Err)
 		}
 	}
+}
+
+// newest are the sets of a job of which no group was started or stopped since by
+// another.
+func (m *Machine) newest(j job) (set Set) {
+	for _, key := range j.Keys {
+		if m.group(key).Job == j.ID {
+			set |= m.keySet(key)
+		}
+	}
+	for _, s := range [...]Set{Local, Foreign} {
+		if j.Set.Has(s) && len(m.keys(s)) == 0 {
+			set |= s // a claim to nothing
+		}
+	}
+	return set
 }
 
 // silentDone is the end of a job on a thawed node. What the job was run for is

@@ -472,6 +472,11 @@ func (m *Machine) settled() {
 	}
 	m.st.Settle.stop()
 	m.st.Phase = PhaseStable
+	if both := m.st.Mine & Foreign & m.st.Theirs.Mirror(); both != None && !m.peerNew() && m.peerClaims() {
+		// Both have started and found the same. New nodes end that by their claims;
+		// with a 3.0.6 only failback would, which two of us ask for at once.
+		m.yield(both, "found running at start, but their node runs them too")
+	}
 	m.acquireLocal(false, "startup")
 	m.info("local resource transition completed.", "settled", "holds", m.st.Mine.String())
 	m.sayResource(true, "")

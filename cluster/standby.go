@@ -81,6 +81,9 @@ func (m *Machine) standbyBegin(from string, self bool, msg AskResources) {
 		// It was held for dead meanwhile, a 3.0.6 that does not know it; what it
 		// has released by now nobody has.
 		m.takeReleased(from, msg.Set)
+	case msg.Info == "done" && !self && m.releasedUnasked(from, msg.Set):
+		m.warn(fmt.Sprintf("%s has released %s resources in a standby that is over here: they are taken all the same", from, msg.Set), "released in a standby that is over", "node", from, "set", msg.Set.String())
+		m.takeReleased(from, msg.Set)
 	case !m.st.OtherStable:
 		m.warn(fmt.Sprintf("standby message [%s] from %s ignored.  Other side is in flux.", msg.Info, from), "standby message ignored: other side in flux", "node", from)
 	case m.st.Phase != PhaseStable:
@@ -111,6 +114,15 @@ func (m *Machine) standbyBegin(from string, self bool, msg AskResources) {
 		m.progress(fmt.Sprintf("%s is giving up %s resources", from, msg.Set))
 		m.send(AskResources{Set: msg.Set, Info: "other"})
 	}
+}
+
+// releasedUnasked reports whether a 3.0.6 node has released a set, by its newest
+// word, in an exchange that was given up here. It waits for an hour for the end of
+// it, and neither of us would start what it has stopped.
+func (m *Machine) releasedUnasked(from string, set Set) bool {
+	n := m.node(from)
+	newest := n.AskSeq > n.ClaimSeq || m.st.Theirs&set == None
+	return !n.New && newest && m.st.Phase == PhaseStable && m.st.Shutdown < shutdownReleasing
 }
 
 // standbyGoesOn is the giver's word that it has begun to give.
