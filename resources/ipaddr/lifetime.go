@@ -27,8 +27,8 @@ const (
 	kernelUsual = 500 * time.Millisecond
 	// lifetimeAmple is a lifetime that outlasts a pause of a busy machine.
 	lifetimeAmple = 4 * time.Second
-	// renewPause separates two renewals, unless lifetimes are very short or long.
-	renewPause = time.Second
+	// lifetimeStep is in what the kernel counts lifetimes.
+	lifetimeStep = time.Second
 	// stalePause separates two looks whether the loop has spoken again.
 	stalePause = 20 * time.Millisecond
 )
@@ -45,8 +45,7 @@ func LifetimeFor(deadtime, keepalive time.Duration) (time.Duration, error) {
 	if limit < lifetimeAmple {
 		limit = deadtime - kernelUsual
 	}
-	// The kernel counts whole seconds.
-	if whole := limit.Truncate(time.Second); whole < max(keepalive, renewPause)+time.Second {
+	if whole := limit.Truncate(lifetimeStep); whole < max(keepalive, lifetimeStep)+lifetimeStep {
 		return 0, fmt.Errorf("deadtime %v with keepalive %v leaves no room for it", deadtime, keepalive)
 	}
 	return limit, nil
@@ -70,10 +69,11 @@ func (n *Network) Alive(at time.Time) {
 	}
 }
 
-// renewEvery is the pause between two renewals: rare where lifetimes are long, since
-// each is news that the kernel tells everybody who listens.
+// renewEvery is the pause between two renewals: a quarter of the lifetime, so that
+// what is left outlasts a pause of a busy machine, and yet it is rare: each renewal
+// is news that the kernel tells everybody who listens.
 func (n *Network) renewEvery() time.Duration {
-	every := max(min(renewPause, n.o.Lifetime/5), n.o.Lifetime/10)
+	every := n.o.Lifetime / 4
 	return every - every/10 // a keepalive that is a little early need not wait for the next one
 }
 

@@ -40,6 +40,40 @@ func TestLifetimeFor(t *testing.T) {
 	}
 }
 
+// TestRenewals: what a node that is well has left, at the worst, when it renews next.
+func TestRenewals(t *testing.T) {
+	for _, c := range []struct {
+		deadtime, keepalive time.Duration
+		left                time.Duration
+	}{
+		{30 * time.Second, 2 * time.Second, 20 * time.Second}, // of 28
+		{10 * time.Second, time.Second, 6 * time.Second},      // of 8
+		{5 * time.Second, time.Second, 2 * time.Second},       // of 4
+		{4 * time.Second, time.Second, 2 * time.Second},       // of 3
+		{3500 * time.Millisecond, 2 * time.Second, time.Second},
+		{2500 * time.Millisecond, 250 * time.Millisecond, 1500 * time.Millisecond}, // of 2
+	} {
+		lifetime, err := LifetimeFor(c.deadtime, c.keepalive)
+		must(t, err)
+		n := New(Options{Deadtime: c.deadtime, Lifetime: lifetime})
+		begin := time.Now()
+		renewed, worst := begin, lifetime
+		for at := begin; at.Before(begin.Add(time.Minute)); at = at.Add(c.keepalive) {
+			n.Alive(at)
+			select {
+			case took := <-n.keepalives:
+				worst = min(worst, lifetime.Truncate(lifetimeStep)-took.Sub(renewed))
+				renewed = took
+				n.renewed.Store(int64(took.Sub(n.epoch)))
+			default:
+			}
+		}
+		if worst != c.left {
+			t.Errorf("deadtime %v, keepalive %v: %v left, want %v", c.deadtime, c.keepalive, worst, c.left)
+		}
+	}
+}
+
 // valid are the seconds that an address of our end has left, as the kernel counts;
 // -1 when it has not got it.
 func (l *lab) valid(t testing.TB, addr string) int64 {
@@ -327,8 +361,8 @@ func TestStopBeatsRenewal(t *testing.T) {
 	l.want(t, "10.1.0.1/24")
 }
 
-// BenchmarkRenew prolongs the addresses of a large group, as happens about once a
-// second while they are owned.
+// BenchmarkRenew prolongs the addresses of a large group, as happens every quarter of
+// their lifetime while they are owned.
 func BenchmarkRenew(b *testing.B) {
 	for _, form := range []struct{ typ, pattern string }{
 		{"IPaddr", "10.77.%d.%d/16/%s"},

@@ -1,9 +1,11 @@
 package udp
 
 import (
+	"encoding/binary"
 	"slices"
 	"syscall"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -67,4 +69,41 @@ func addressKey(m *syscall.NetlinkMessage) string {
 		}
 	}
 	return string(key)
+}
+
+// interfacesMax bounds the interfaces that the kernel is asked to tell apart; with
+// more it reports everything.
+const interfacesMax = 64
+
+// attention makes the kernel keep to itself what it has to say of the addresses of
+// other interfaces than these: service addresses, whose lifetimes are prolonged all
+// the time, are mostly elsewhere. All else passes, and so does everything where the
+// kernel refuses.
+func attention(fd int, indexes []int) error {
+	program, err := bpf.Assemble(attentionProgram(indexes))
+	if err != nil {
+		return err
+	}
+	return attachFilter(fd, unix.SO_ATTACH_FILTER, program)
+}
+
+func attentionProgram(indexes []int) []bpf.Instruction {
+	if len(indexes) > interfacesMax {
+		return []bpf.Instruction{bpf.RetConstant{Val: everything}}
+	}
+	const typeAt, indexAt = 4, unix.SizeofNlMsghdr + 4 // ifa_index
+	// The filter reads in the network's order what is in the machine's.
+	e := binary.NativeEndian
+	typ := uint32(binary.BigEndian.Uint16(e.AppendUint16(nil, unix.RTM_NEWADDR)))
+	program := []bpf.Instruction{
+		bpf.LoadAbsolute{Off: typeAt, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: typ, SkipTrue: 1},
+		bpf.RetConstant{Val: everything},
+		bpf.LoadAbsolute{Off: indexAt, Size: 4},
+	}
+	for _, index := range indexes {
+		val := binary.BigEndian.Uint32(e.AppendUint32(nil, uint32(index)))
+		program = append(program, bpf.JumpIf{Cond: bpf.JumpEqual, Val: val, SkipFalse: 1}, bpf.RetConstant{Val: everything})
+	}
+	return append(program, bpf.RetConstant{Val: 0})
 }

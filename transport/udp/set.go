@@ -36,6 +36,9 @@ type set struct {
 	asks, changes *os.File
 	media         []*medium
 	receivers     []*receiver
+	// watched are the interfaces whose addresses the kernel reports; of refresh
+	// alone.
+	watched []int
 
 	kick chan struct{} // of capacity 1: a look is due
 	ctx  context.Context
@@ -180,7 +183,30 @@ func (s *set) refresh() bool {
 		}
 		return nil
 	})
-	return complete
+	return s.attend(looked) && complete
+}
+
+// attend has the kernel report changes of these interfaces' addresses and of no
+// others'. What changed before it did so may have been missed: false asks for
+// another look.
+func (s *set) attend(looked map[string]netif) bool {
+	var indexes []int
+	for _, i := range looked {
+		if i.index != 0 {
+			indexes = append(indexes, i.index)
+		}
+	}
+	slices.Sort(indexes)
+	if s.watched != nil && slices.Equal(indexes, s.watched) {
+		return true
+	}
+	s.watched = append([]int{}, indexes...)
+	raw, err := s.changes.SyscallConn()
+	if err == nil {
+		// Where it fails more is heard than need be.
+		_ = raw.Control(func(fd uintptr) { _ = attention(int(fd), indexes) })
+	}
+	return false
 }
 
 // release ends the set with its last medium.

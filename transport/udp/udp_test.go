@@ -440,6 +440,75 @@ func TestRenewedAddress(t *testing.T) {
 	}
 }
 
+// TestAttention: of the addresses of interfaces that no medium uses nothing is
+// reported; of a medium's own interface everything is, also after it was made anew.
+func TestAttention(t *testing.T) {
+	c := newCable(t)
+	c.a.Veth(t, "service", c.b, "service")
+	media := open(t, c.a, nil, kinds["bcast"][0])
+	s := media[0].(*medium).set
+	// Counted on another socket with the same filter: the set reads its own.
+	fd := -1
+	if err := c.a.Do(func() (err error) {
+		if fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE); err == nil {
+			err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR})
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	index := s.look("eth0").index
+	if index == 0 {
+		t.Fatal("eth0 has no index")
+	}
+	if err := attention(fd, []int{index}); err != nil {
+		t.Fatal(err)
+	}
+	reports := func() (n int) {
+		buf := make([]byte, 16384)
+		for {
+			if _, _, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT); err != nil {
+				return n
+			}
+			n++
+		}
+	}
+	for _, step := range []struct {
+		what string
+		do   func()
+		news bool
+	}{
+		{"an address of another interface comes", func() { c.a.AddAddress(t, "service", "10.9.0.1/24") }, false},
+		{"an address of ours comes", func() { c.a.AddAddress(t, "eth0", "10.0.0.9/24") }, true},
+		{"an address of another interface goes", func() { c.a.DeleteAddress(t, "service", "10.9.0.1/24") }, true},
+		{"an address of ours goes", func() { c.a.DeleteAddress(t, "eth0", "10.0.0.9/24") }, true},
+		{"another interface comes up", func() { c.a.Up(t, "service") }, true},
+		{"our interface goes down", func() { c.a.Down(t, "eth0") }, true},
+	} {
+		reports()
+		step.do()
+		if n := reports(); (n > 0) != step.news {
+			t.Errorf("%s: %d reports", step.what, n)
+		}
+	}
+	// The set follows: with a new interface of the name, its addresses count.
+	c.a.Delete(t, "eth0")
+	c.connect(t)
+	for deadline := time.Now().Add(30 * time.Second); media[0].(*medium).target.Load().addr.String() != "10.0.0.255"; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the new interface was not seen")
+		}
+	}
+	c.a.DeleteAddress(t, "eth0", "10.0.0.1/24")
+	c.a.AddAddress(t, "eth0", "10.5.0.1/16")
+	for deadline := time.Now().Add(30 * time.Second); media[0].(*medium).target.Load().addr.String() != "10.5.255.255"; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the new address was not seen")
+		}
+	}
+}
+
 func currentAddress(t *testing.T, n *mediumtest.Namespace) (address string) {
 	t.Helper()
 	if err := n.Do(func() error {
