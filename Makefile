@@ -52,6 +52,8 @@ WRAPPED = AudibleAlarm Delay Filesystem ICP IPsrcaddr LVM LinuxSCSI MailTo OCF R
 PAGES = heartbeat.8 hbctl.8 cl_status.1 hb_standby.1 hb_takeover.1 \
         ha.cf.5 haresources.5 authkeys.5 heartbeat.toml.5
 
+UNITS = heartbeat.service heartbeat-release.service
+
 # Test packages run side by side and share two cores with real daemons.
 TESTFLAGS ?= -count=1 -p 2 -parallel 4 -timeout 30m
 FUZZTIME  ?= 30s
@@ -117,8 +119,10 @@ install-config:
 	sed 's|@PREFIX@|$(PREFIX)|g' etc/init.d/heartbeat > $(SYSCONF)/init.d/heartbeat.new
 	chmod 755 $(SYSCONF)/init.d/heartbeat.new
 	mv -f $(SYSCONF)/init.d/heartbeat.new $(SYSCONF)/init.d/heartbeat
-	sed 's|@PREFIX@|$(PREFIX)|g' etc/systemd/heartbeat.service > $(SYSTEMD)/systemd/system/heartbeat.service
-	chmod 644 $(SYSTEMD)/systemd/system/heartbeat.service
+	for u in $(UNITS); do \
+		sed 's|@PREFIX@|$(PREFIX)|g' etc/systemd/$$u > $(SYSTEMD)/systemd/system/$$u && \
+		chmod 644 $(SYSTEMD)/systemd/system/$$u || exit 1; \
+	done
 	install -m 644 etc/tmpfiles.d/heartbeat.conf $(SYSTEMD)/tmpfiles.d/heartbeat.conf
 	install -m 644 etc/sysusers.d/heartbeat.conf $(SYSTEMD)/sysusers.d/heartbeat.conf
 	install -m 644 etc/logrotate.d/heartbeat $(SYSCONF)/logrotate.d/heartbeat
@@ -127,7 +131,7 @@ install-config:
 
 install-docs: man
 	install -d $(DOCDIR) $(MANDIR)/man1 $(MANDIR)/man5 $(MANDIR)/man8
-	install -m 644 etc/doc/* LICENSE docs/PROTOCOL.md docs/COMPATIBILITY.md $(DOCDIR)/
+	install -m 644 etc/doc/* LICENSE docs/PROTOCOL.md docs/COMPATIBILITY.md docs/SAFETY.md $(DOCDIR)/
 	for p in $(PAGES); do install -m 644 $(BUILD)/man/$$p $(MANDIR)/man$${p##*.}/$$p || exit 1; done
 
 # A staged tree is unpacked by a package manager, which makes the accounts itself.
@@ -146,7 +150,7 @@ uninstall:
 	cd etc/ha.d && for f in README.config harc shellfuncs rc.d/*; do \
 		if sed -n 2p $(HADIR)/$$f 2>/dev/null | grep -q '^# heartbeat: '; then rm -f $(HADIR)/$$f; fi; \
 	done
-	rm -f $(SYSCONF)/init.d/heartbeat $(SYSCONF)/logrotate.d/heartbeat $(SYSTEMD)/systemd/system/heartbeat.service \
+	rm -f $(SYSCONF)/init.d/heartbeat $(SYSCONF)/logrotate.d/heartbeat $(addprefix $(SYSTEMD)/systemd/system/,$(UNITS)) \
 		$(SYSTEMD)/tmpfiles.d/heartbeat.conf $(SYSTEMD)/sysusers.d/heartbeat.conf
 	for p in $(PAGES); do rm -f $(MANDIR)/man$${p##*.}/$$p; done
 	rm -rf $(DOCDIR)

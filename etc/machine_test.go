@@ -320,18 +320,20 @@ func TestSanity(t *testing.T) {
 }
 
 // TestUnit does with heartbeat.service what systemd does: start it, hear that it
-// is ready and that its loop goes round, reload it, end it.
+// is ready and that its loop goes round, reload it, end it; and when it has failed
+// for good, start the unit that releases what was left.
 func TestUnit(t *testing.T) {
 	t.Parallel()
-	unit, err := os.ReadFile(filepath.Join(stage, "usr/lib/systemd/system/heartbeat.service"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	setting := func(key string) string {
-		_, rest, _ := strings.Cut(string(unit), "\n"+key+"=")
+	of := func(unit, key string) string {
+		text, err := os.ReadFile(filepath.Join(stage, "usr/lib/systemd/system", unit))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(text), "\n"+key+"=")
 		value, _, _ := strings.Cut(rest, "\n")
 		return value
 	}
+	setting := func(key string) string { return of("heartbeat.service", key) }
 	if setting("Type") != "notify" || setting("KillMode") != "process" || setting("WatchdogSec") == "" {
 		t.Errorf("Type=%s KillMode=%s WatchdogSec=%s", setting("Type"), setting("KillMode"), setting("WatchdogSec"))
 	}
@@ -373,6 +375,20 @@ func TestUnit(t *testing.T) {
 	m.holds(settings().Addrs[0], false)
 	m.wait("the daemon has ended", func() (bool, string) {
 		return m.run("test", "-d", fmt.Sprintf("/proc/%d", pid)).Code != 0, "it runs"
+	})
+
+	if err := m.Start("/var/log/journal", argv...); err != nil {
+		t.Fatal(err)
+	}
+	hears("READY=1")
+	m.holds(settings().Addrs[0], true)
+	m.must("kill", "-KILL", strconv.Itoa(m.pid()))
+	after := setting("OnFailure")
+	m.must(append([]string{"env", of(after, "Environment")}, strings.Fields(of(after, "ExecStart"))...)...)
+	m.holds(settings().Addrs[0], false)
+	m.wait("the log tells of the release", func() (bool, string) {
+		log := m.Read("/var/log/ha-log")
+		return strings.Contains(log, "is not started again (systemctl status heartbeat tells why). Its resources are released"), log
 	})
 }
 

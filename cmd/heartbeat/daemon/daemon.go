@@ -86,6 +86,8 @@ func Run(args []string, stdout, stderr io.Writer) int {
 	switch {
 	case os.Getenv(superviseEnv) != "":
 		return s.supervise()
+	case os.Getenv(releaseEnv) != "":
+		return s.releaseLeft()
 	case detached():
 		return s.serveDetached()
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"heartbeat/cluster"
 )
 
 // running reports the process that the pid file names. stale is set when the
@@ -144,6 +146,28 @@ func lock(path string) (*os.File, error) {
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
 	return f, nil
+}
+
+// A lock file with content says that a daemon came up which has not ended by
+// releasing everything: the pid file does not say that, for systemd removes it
+// after a crash, and so does a daemon that cannot start.
+
+// mark enters into the lock file that this daemon may own resources, or that it
+// has released them.
+func (d *daemonProcess) mark(owns bool) {
+	err := d.lock.Truncate(0)
+	if owns {
+		err = write(d.lock, fmt.Sprintf("%10d\n", os.Getpid()))
+	}
+	if err != nil { // a tmpfs that is full
+		d.log.Printf(cluster.Warn, "write %s: %v: after a crash it will not be known that there was one", d.lock.Name(), err)
+	}
+}
+
+// marked reports whether the last daemon may have left something running.
+func marked(lock *os.File) bool {
+	info, err := lock.Stat()
+	return err != nil || info.Size() > 0
 }
 
 // inode names the file behind a path, so that a replaced one is noticed even

@@ -104,8 +104,8 @@ func (s *setup) serve(c *config.Config, ready *readiness) int {
 // abandon releases what the predecessor held when its successor cannot run:
 // nobody else here ever would, and the other node takes it over soon.
 // The watchdog that it left armed stays so unless all of it is released in time.
-func (d *daemonProcess) abandon() {
-	clean := true
+func (d *daemonProcess) abandon() (clean bool) {
+	clean = true
 	for _, g := range slices.Backward(d.groups()) {
 		if err := g.Give(context.Background()); err != nil {
 			clean = false
@@ -114,7 +114,11 @@ func (d *daemonProcess) abandon() {
 	}
 	if clean {
 		node.DisarmWatchdog(node.WatchdogOptions{Device: d.config.Watchdog, Inherited: d.inherited, Log: d.log})
+		if d.lock != nil {
+			d.mark(false)
+		}
 	}
+	return clean
 }
 
 // open makes everything ready for the loop.
@@ -147,8 +151,7 @@ func (d *daemonProcess) open(restarted bool) error {
 	if d.lock, err = lock(filepath.Join(d.paths.Run, "lock")); err != nil {
 		return err
 	}
-	_, statErr := os.Stat(d.paths.PIDFile)
-	crashed := statErr == nil // a clean end removes it
+	crashed := marked(d.lock)
 	// From here on others know the pid: a signal of theirs waits until the node
 	// runs. Some are caught and not looked at: what is ignored, children would
 	// ignore too.
@@ -333,6 +336,7 @@ func (d *daemonProcess) run(ready *readiness) int {
 	if err != nil {
 		d.log.Printf(cluster.Warn, "%v", err)
 	}
+	d.mark(true)
 	d.node.Start(d.fifo, disk)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -386,6 +390,7 @@ func (d *daemonProcess) finish(e engine.Exit, cancel func(), served <-chan error
 	// Everything is released: from here on a reset would help nobody, and the
 	// programs of ha.cf may take their time to end.
 	d.watchdog.Disarm()
+	d.mark(false)
 	if !e.Restart {
 		d.notifier.Stopping()
 	}

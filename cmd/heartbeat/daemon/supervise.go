@@ -258,28 +258,58 @@ func (v *supervisor) say(level cluster.Level, text string) {
 	sp.close()
 }
 
+// releaseEnv makes a process release what a daemon that systemd does not start
+// again has left running.
+const releaseEnv = "HEARTBEAT_RELEASE"
+
+// releaseLeft is heartbeat-release.service.
+func (s *setup) releaseLeft() int {
+	_ = os.Unsetenv(releaseEnv)
+	f, err := lock(filepath.Join(s.paths.Run, "lock"))
+	if err != nil {
+		// Where nothing has ever run, or a daemon runs, there is nothing to do.
+		fmt.Fprintf(s.stdout, "INFO: nothing is released: %v\n", err)
+		return 0
+	}
+	left := marked(f)
+	_ = f.Close()
+	if !left {
+		fmt.Fprintln(s.stdout, "INFO: nothing to release: the last daemon had released everything, or none has come up.")
+		return 0
+	}
+	v := &supervisor{setup: s}
+	if !v.release(cluster.Crit, "heartbeat has died and is not started again (systemctl status heartbeat tells why)") {
+		return 1
+	}
+	return 0
+}
+
 // release lets go of what a daemon that does not come back has left running:
-// nobody else here ever would, and the other node takes it over.
-func (v *supervisor) release(level cluster.Level, why string) {
+// nobody else here ever would, and the other node takes it over. It reports
+// whether all of it is released.
+func (v *supervisor) release(level cluster.Level, why string) bool {
 	c, problems := v.load()
 	if problems.Failed() {
 		v.say(level, why+". Its resources are left as they are: the configuration cannot be used")
-		return
+		return false
 	}
 	v.say(level, why+". Its resources are released")
 	var err error
 	d := &daemonProcess{setup: v.setup, config: c}
 	if d.lock, err = lock(filepath.Join(v.paths.Run, "lock")); err != nil {
 		v.say(cluster.Error, fmt.Sprintf("nothing is released: %v", err)) // another daemon decides
-		return
+		return false
 	}
 	if d.log, err = logging.New(logOptions(v.setup, c)); err != nil {
 		d.log = newSpeaker(v.setup, c, true).log
 	}
-	d.abandon()
-	d.log.Printf(cluster.Info, "All HA resources relinquished.")
+	clean := d.abandon()
+	if clean {
+		d.log.Printf(cluster.Info, "All HA resources relinquished.")
+	}
 	d.log.Close()
 	_ = os.Remove(d.socket()) // the dead one's
+	return clean
 }
 
 // watchSupervisor says when the supervisor has died: the daemon goes on, and

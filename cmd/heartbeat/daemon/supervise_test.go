@@ -253,3 +253,49 @@ func TestCoreDumps(t *testing.T) {
 	limit("0")
 	c.expect(0, "", "-k")
 }
+
+// TestReleaseLeft does what systemd does at its limit of restarts: what the last
+// daemon left running is released, once, and never beside a daemon.
+func TestReleaseLeft(t *testing.T) {
+	c := cells(t, 1)[0]
+	release := func(code int, text string) {
+		t.Helper()
+		t.Setenv(releaseEnv, "1")
+		c.expect(code, text)
+		if err := os.Unsetenv(releaseEnv); err != nil {
+			t.Fatal(err)
+		}
+	}
+	release(0, "INFO: nothing is released: ")
+	c.write("heartbeat.toml", "supervise = false\n[guard]\naddress_lifetime = \"off\"\n", 0o644)
+	c.owner()
+	release(0, "run/heartbeat/lock")
+	if !c.hasAddress() {
+		t.Fatal("released beside a daemon")
+	}
+	c.crash()
+	until(t, "the daemon is dead", func() bool { return !c.alive(c.pid()) })
+	good := c.file("etc/ha.d/ha.cf")
+	c.write("ha.cf", good+"garbage\n", 0o644)
+	release(1, "")
+	c.says("Its resources are left as they are: the configuration cannot be used")
+	if !c.hasAddress() {
+		t.Fatal("released without knowing what")
+	}
+	c.write("ha.cf", good, 0o644)
+	// A start that fails in between does not hide what was left; nor does systemd,
+	// which removes the pid file.
+	if err := os.Remove(filepath.Join(c.root, "run/heartbeat.pid")); err != nil {
+		t.Fatal(err)
+	}
+	release(0, "")
+	c.says("CRIT: heartbeat has died and is not started again (systemctl status heartbeat tells why). Its resources are released")
+	if c.hasAddress() {
+		t.Error("the address is left")
+	}
+	release(0, "INFO: nothing to release")
+	c.expect(0, "Starting heartbeat")
+	until(t, "it has taken the address", func() bool { return c.status().CommUp && c.hasAddress() })
+	c.expect(0, "", "-k")
+	release(0, "INFO: nothing to release")
+}
