@@ -127,6 +127,7 @@ func keepalives(w *Watchdog, n int) {
 		w.Alive(time.Now())
 		time.Sleep(time.Second)
 	}
+	synctest.Wait() // what falls into this very moment has happened
 }
 
 // TestWatchdogFed: fed by keepalives only, no oftener than each quarter of the
@@ -140,6 +141,7 @@ func TestWatchdogFed(t *testing.T) {
 		begun := time.Now()
 		keepalives(w, 9)
 		time.Sleep(time.Minute) // the loop hangs: nothing feeds
+		synctest.Wait()
 		var at []time.Duration
 		for _, f := range device.feeds {
 			at = append(at, f.Sub(begun))
@@ -184,6 +186,7 @@ func TestWatchdogHangs(t *testing.T) {
 		}
 		device.hang = 0
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if len(device.feeds) != 1 {
 			t.Errorf("fed %d times: for the keepalive that hung, and once more for an old one", len(device.feeds))
 		}
@@ -259,6 +262,7 @@ func TestWatchdogAppears(t *testing.T) {
 		keepalives(w, 4)
 		device.openErr = nil
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if device.opened != 0 {
 			t.Error("opened without a keepalive")
 		}
