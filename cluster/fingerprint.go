@@ -82,7 +82,7 @@ func (m *Machine) Fingerprint(now Instant) (json.RawMessage, error) {
 			j.Generation = n.Generation - j.Generation
 		}
 	}
-	if st.Standby == StandbyNot {
+	if st.Standby == StandbyNot && m.peerNew() {
 		st.StandbyFrom = "" // whose the last one was
 	}
 	st.Queue = append([]queued(nil), st.Queue...)

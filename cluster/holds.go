@@ -19,19 +19,21 @@ func (n *node) claims() bool { return n.ClaimSeq > 0 || n.HoldSeq > 0 }
 func (m *Machine) sayHolds(msg *Status) {
 	msg.Holds = true
 	if m.cfg.Failback == FailbackLegacy {
-		msg.Hold = m.runs()
+		msg.Hold, msg.Releasing = m.runs()
 		return
 	}
 	msg.Hold, msg.Took, msg.Releasing = m.st.Mine, m.st.Took&m.st.Mine, m.unreleased()&^m.st.Mine
 }
 
-// runs are the sets of which something runs here, is or will be started, or is not
-// stopped yet. With auto_failback legacy groups move one by one, and there is no
-// other word for what a node has.
-func (m *Machine) runs() (set Set) {
+// runs are the sets of which something runs here or is or will be started, and those
+// of which something is not stopped yet. With auto_failback legacy groups move one
+// by one, and there is no other word for what a node has.
+func (m *Machine) runs() (set, stopping Set) {
 	for i, g := range m.cfg.Groups {
 		switch s := &m.st.Groups[i]; {
-		case s.Stuck, s.State == "starting", s.State == "running", s.State == "stopping":
+		case s.Stuck, s.State == "stopping":
+			stopping |= m.setOf(g)
+		case s.State == "starting", s.State == "running":
 			set |= m.setOf(g)
 		}
 	}
@@ -45,18 +47,18 @@ func (m *Machine) runs() (set Set) {
 			set |= m.keySet(q.Key)
 		}
 	}
-	return set
+	return set, stopping
 }
 
 // statusHolds takes what the newest keepalive of a node says that it holds.
 func (m *Machine) statusHolds(n *node, msg Status, seq uint64) {
-	n.Hold = msg.Hold
+	n.Hold = msg.Hold | msg.Releasing
 	if !msg.Holds || !m.partner(n.Name) || !m.partner(m.cfg.Self) || m.st.Shutdown != shutdownNo {
 		return
 	}
 	switch {
 	case !m.st.CommUp:
-		if both := m.st.Mine & n.Hold.Mirror(); both != None && msg.State == "active" {
+		if both := m.st.Mine & msg.Hold.Mirror(); both != None && msg.State == "active" {
 			m.yield(both, fmt.Sprintf("found running at start, but %s owns it", n.Name))
 		}
 	case m.cfg.Failback == FailbackLegacy:
@@ -107,10 +109,10 @@ func (m *Machine) legacyHolds(n *node, msg Status) {
 	if msg.State != "active" || m.st.RestartAt.On || slices.Contains(msg.Dead, m.cfg.Self) {
 		return
 	}
-	switch {
-	case m.runs()&Foreign == None:
+	switch runs, stopping := m.runs(); {
+	case (runs|stopping)&Foreign == None:
 		m.st.Took &^= Foreign
-	case m.st.Took.Has(Foreign) && n.Hold.Has(Local) && m.stuck()&Foreign == None && !m.stopping(m.keys(Foreign)):
+	case m.st.Took.Has(Foreign) && msg.Hold.Has(Local) && runs.Has(Foreign) && !m.stopping(m.keys(Foreign)):
 		m.yield(Foreign, n.Name+" runs its own")
 	}
 	if !m.st.HomeDue {

@@ -245,7 +245,7 @@ func (m *Machine) jobDone(ev JobDone) {
 	case whyConfirm:
 		m.announceKept()
 	case whyYield:
-		if ok {
+		if ok && m.cfg.Failback != FailbackLegacy {
 			m.st.Mine &^= m.idle(j.Set) // claimed for a node that started meanwhile
 		}
 		if !m.st.CommUp {
@@ -317,6 +317,10 @@ func (m *Machine) silentDone(j job, ok bool) {
 func (m *Machine) gaveUp(j job, ok bool) {
 	if !ok {
 		m.progress("a group could not be stopped: it stays here until it is; see hbctl why")
+		if m.st.Standby == StandbyNot {
+			// The exchange was cancelled: what could be stopped is the other node's.
+			m.gaveForNobody(j.Set &^ m.stuck())
+		}
 		return
 	}
 	m.info(fmt.Sprintf("%s HA resource release completed (standby).", j.Set), "released for standby", "set", j.Set.String())
@@ -329,14 +333,19 @@ func (m *Machine) gaveUp(j job, ok bool) {
 		}
 		return
 	}
+	m.gaveForNobody(j.Set)
+}
+
+// gaveForNobody ends a release whose exchange is no more.
+func (m *Machine) gaveForNobody(set Set) {
 	if m.cfg.Failback != FailbackLegacy && m.st.CommUp {
 		there := false
 		m.partners(func(n *node) { there = there || n.alive() && !n.Parted })
-		if there && m.st.Mine&j.Set != None && m.st.Standby == StandbyNot && m.st.Shutdown == shutdownNo {
+		if there && m.st.Mine&set != None && m.st.Standby == StandbyNot && m.st.Shutdown == shutdownNo {
 			// The other node restarted meanwhile and was told that we still
 			// hold it; now it may take it. When it is gone it is ours again, and
 			// its start waits for the end of this stop.
-			m.st.Mine &^= j.Set
+			m.st.Mine &^= set
 		}
 		if m.st.Standby == StandbyNot && m.st.Shutdown == shutdownNo {
 			m.sayResource(m.st.Phase == PhaseStable, "")

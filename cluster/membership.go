@@ -46,7 +46,8 @@ type node struct {
 	Down bool
 	// AskSeq is that of the newest message of a standby exchange.
 	AskSeq uint64
-	// Hold is what it holds by its newest status, None when it does not say.
+	// Hold is what it holds or has not stopped yet by its newest status, None when
+	// it does not say.
 	// HoldSeq is the number of the newest status whose word for it counted: what
 	// a claim said before it is older.
 	Hold    Set
@@ -344,7 +345,11 @@ func (m *Machine) heldForDead(n *node, msg Status, ev Heard) {
 	if at.Sub(n.Deaf.At) < m.deafTime() && !jumped || !m.partner(n.Name) || m.st.Shutdown != shutdownNo {
 		return
 	}
-	lose := m.st.Mine & msg.Hold.Mirror() &^ m.stuck()
+	lose := m.st.Mine
+	if m.cfg.Failback == FailbackLegacy {
+		lose, _ = m.runs()
+	}
+	lose &= msg.Hold.Mirror() &^ m.stuck()
 	if lose == None {
 		return
 	}

@@ -122,7 +122,8 @@ func (m *Machine) standbyBegin(from string, self bool, msg AskResources) {
 func (m *Machine) releasedUnasked(from string, set Set) bool {
 	n := m.node(from)
 	newest := n.AskSeq > n.ClaimSeq || m.st.Theirs&set == None
-	return !n.New && newest && m.st.Phase == PhaseStable && m.st.Shutdown < shutdownReleasing
+	giver := m.st.StandbyFrom == from && m.st.StandbySet == set // the taker's last word is the same
+	return !n.New && giver && newest && m.st.Phase == PhaseStable && m.st.Shutdown < shutdownReleasing
 }
 
 // standbyGoesOn is the giver's word that it has begun to give.

@@ -19,8 +19,9 @@ type bypass struct {
 
 const (
 	bypassKept = 1 << 16
-	// statusPrefix begins the packet of a keepalive, which the run recognises.
-	statusPrefix, otherPrefix = "t=status ", "t=other  "
+	// The run recognises the packet of a keepalive, and the word that something is
+	// not kept any more.
+	statusPrefix, nakPrefix, otherPrefix = "t=status ", "t=NS_nak_", "t=other  "
 )
 
 var errUnknown = errors.New("no such message")
@@ -33,12 +34,7 @@ func (b *bypass) Encode(m *message.Message) []byte {
 	}
 	k := &b.kept[id%bypassKept]
 	k.Fields = append(k.Fields[:0], m.Fields...)
-	packet := make([]byte, 0, len(statusPrefix)+16)
-	if m.Type() == "status" {
-		packet = append(packet, statusPrefix...)
-	} else {
-		packet = append(packet, otherPrefix...)
-	}
+	packet := append(make([]byte, 0, len(statusPrefix)+16), prefixOf(m)...)
 	packet = binary.BigEndian.AppendUint64(packet, id)
 	return binary.BigEndian.AppendUint64(packet, ^id) // a flipped bit is noticed
 }
@@ -52,11 +48,21 @@ func (b *bypass) Decode(packet []byte, m *message.Message) error {
 		return errUnknown
 	}
 	k := &b.kept[id%bypassKept]
-	if prefix := string(packet[:len(statusPrefix)]); (prefix == statusPrefix) != (k.Type() == "status") || prefix != statusPrefix && prefix != otherPrefix {
+	if string(packet[:len(statusPrefix)]) != prefixOf(k) {
 		return errUnknown
 	}
 	m.Fields = append(m.Fields[:0], k.Fields...)
 	return nil
+}
+
+func prefixOf(m *message.Message) string {
+	switch m.Type() {
+	case "status":
+		return statusPrefix
+	case "NS_nak_rexmit":
+		return nakPrefix
+	}
+	return otherPrefix
 }
 
 // decode reads a packet of the run.

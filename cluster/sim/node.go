@@ -519,11 +519,15 @@ func (n *node) packet(l letter) {
 	}
 }
 
-var statusMark = []byte("t=status")
+var statusMark, nakMark = []byte("t=status"), []byte("t=NS_nak_")
 
 // note recognises a keepalive that reaches this node for the first time.
 func (n *node) note(from *node, data []byte) {
-	if !bytes.Contains(data[:min(len(data), 48)], statusMark) {
+	switch start := data[:min(len(data), 48)]; {
+	case bytes.Contains(start, nakMark):
+		n.noteLost(from, data)
+		return
+	case !bytes.Contains(start, statusMark):
 		return
 	}
 	h := &n.heard[from.index]
@@ -544,6 +548,21 @@ func (n *node) note(from *node, data []byte) {
 			h.at, h.world, h.ever, h.gen = n.local(), n.w.now, true, k.gen
 		}
 		return
+	}
+}
+
+// noteLost notes which keepalive this node gives up, being told that it is not kept
+// any more. It may be on its way all the same, and counts for nothing then.
+func (n *node) noteLost(from *node, data []byte) {
+	m, err := n.w.decode(data)
+	if err != nil || m.Get("dest") != n.name {
+		return
+	}
+	for i := range from.sent {
+		k := &from.sent[i]
+		if s, err := n.w.decode(k.data); err == nil && s.Get("seq") == m.Get("firstseq") {
+			k.got |= 1 << n.index
+		}
 	}
 }
 
