@@ -154,42 +154,54 @@ func TestLifetimeIsRenewed(t *testing.T) {
 
 // TestNoRepairOfAStalledNode: what has run out while the process stood still is the
 // other node's, whatever the kernel's news say, until the loop has spoken again.
+// Without lifetimes the same holds of what somebody has removed.
 func TestNoRepairOfAStalledNode(t *testing.T) {
 	for _, f := range families {
-		t.Run(f.typ, func(t *testing.T) {
-			t.Parallel()
-			l := newLab(t, f.own)
-			var said log
-			n := living(20*time.Second, said.add)
-			r := n.resource(t, f.typ+"::"+f.addr+"/"+l.nic)
-			start(t, r)
-			a := r.(*address)
-			// As after a thaw: the last keepalive is old when the news arrive.
-			n.Alive(time.Now().Add(-19500 * time.Millisecond))
-			l.del(t, f.addr)
-			eventually(t, "the news were seen", func() bool {
-				n.mu.Lock()
-				defer n.mu.Unlock()
-				return !a.next.IsZero() && a.next.After(time.Now())
+		for _, lifetime := range []time.Duration{20 * time.Second, 0} {
+			t.Run(fmt.Sprintf("%s lifetime %v", f.typ, lifetime), func(t *testing.T) {
+				t.Parallel()
+				noRepair(t, f.typ, f.addr, f.own, lifetime)
 			})
-			for range 20 {
-				a.tend()
-			}
-			l.want(t, f.own)
-			// Nothing is added either, until somebody who waits for it gives up.
-			ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-			defer cancel()
-			other := n.resource(t, f.typ+"::"+strings.Replace(f.addr, "10/", "11/", 1)+"/"+l.nic)
-			if err := other.Start(ctx); !errors.Is(err, errStalled) {
-				t.Errorf("start on a stalled node: %v", err)
-			}
-			l.want(t, f.own)
-			n.Alive(time.Now())
-			eventually(t, "the loop has decided, and it is put back", func() bool { return l.valid(t, f.addr) > 0 })
-			eventually(t, "the repair is logged", func() bool { return said.has("removed from " + l.nic) })
-			stop(t, r)
-		})
+		}
 	}
+}
+
+func noRepair(t *testing.T, typ, addr, own string, lifetime time.Duration) {
+	l := newLab(t, own)
+	var said log
+	n := New(Options{Deadtime: 20*time.Second + kernelUsual, Lifetime: lifetime, Announce: Announce{Burst: 1}, Log: said.add})
+	n.Alive(time.Now())
+	r := n.resource(t, typ+"::"+addr+"/"+l.nic)
+	start(t, r)
+	a := r.(*address)
+	// As after a thaw: the last keepalive is old when the news arrive.
+	stalled := 19500 * time.Millisecond
+	if lifetime == 0 {
+		stalled = 21 * time.Second
+	}
+	n.Alive(time.Now().Add(-stalled))
+	l.del(t, addr)
+	eventually(t, "the news were seen", func() bool {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return !a.next.IsZero() && a.next.After(time.Now())
+	})
+	for range 20 {
+		a.tend()
+	}
+	l.want(t, own)
+	// Nothing is added either, until somebody who waits for it gives up.
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	other := n.resource(t, typ+"::"+strings.Replace(addr, "10/", "11/", 1)+"/"+l.nic)
+	if err := other.Start(ctx); !errors.Is(err, errStalled) {
+		t.Errorf("start on a stalled node: %v", err)
+	}
+	l.want(t, own)
+	n.Alive(time.Now())
+	eventually(t, "the loop has decided, and it is put back", func() bool { return l.valid(t, addr) > 0 })
+	eventually(t, "the repair is logged", func() bool { return said.has("removed from " + l.nic) })
+	stop(t, r)
 }
 
 // TestPromisedTooMuch: a process that stood still while it handed a lifetime to the
