@@ -378,6 +378,69 @@ func page(t *testing.T, name string) string {
 	return string(text)
 }
 
+// TestSafetyNamesTests: what SAFETY.md says is shown by tests that there are, in the
+// packages that it names, and each row of its tables that is to name one does.
+func TestSafetyNamesTests(t *testing.T) {
+	text, err := os.ReadFile("../docs/SAFETY.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := map[string]bool{} // "package.Test", "stories/name.txt"
+	function := regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\)`)
+	err = filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case strings.HasSuffix(path, "_test.go"):
+			source, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			dir, err := filepath.Abs(filepath.Dir(path))
+			if err != nil {
+				return err
+			}
+			for _, m := range function.FindAllSubmatch(source, -1) {
+				there[filepath.Base(dir)+"."+string(m[1])] = true
+			}
+		case filepath.Base(filepath.Dir(path)) == "stories":
+			there["stories/"+filepath.Base(path)] = true
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	quoted := regexp.MustCompile("`[^`]*`")
+	isTest := regexp.MustCompile(`(^|\.)Test\w*$|^stories/.*\.txt$`)
+	named, toName := 0, false // toName: within a table whose last column is for tests
+	for i, line := range strings.Split(string(text), "\n") {
+		found := 0
+		for _, q := range quoted.FindAllString(line, -1) {
+			name := strings.Trim(q, "`")
+			if !isTest.MatchString(name) {
+				continue
+			}
+			if found++; !there[name] {
+				t.Errorf("SAFETY.md:%d: there is no test %s", i+1, name)
+			}
+		}
+		named += found
+		row := strings.HasPrefix(line, "|")
+		switch {
+		case strings.HasSuffix(line, "| shown by |"):
+			toName = true
+		case !row:
+			toName = false
+		case toName && found == 0 && !strings.HasPrefix(line, "|-"):
+			t.Errorf("SAFETY.md:%d: no test shows this: %s", i+1, line)
+		}
+	}
+	if named < 50 {
+		t.Errorf("%d tests are named only: the page has another form than this test reads", named)
+	}
+}
+
 // TestPagesAreComplete: each directive that the original lists, each key of
 // heartbeat.toml and each command of hbctl has its place in a manual page.
 func TestPagesAreComplete(t *testing.T) {
