@@ -59,6 +59,7 @@ const (
 	fateEnded   fate = iota // as it was told to
 	fateRefused             // its configuration is unusable
 	fateDied                // by a signal, a crash, or because it could not start
+	fateLeft                // it lives, and has another supervisor
 )
 
 // fateOf reads the end of a daemon, and says it in words.

@@ -77,16 +77,29 @@ func printStatus(s *setup, stdout io.Writer) int {
 // stop is heartbeat -k: ask the daemon to end and wait until it is gone. A
 // process that has ended and that nobody buries counts as gone.
 func stop(s *setup, stderr io.Writer) int {
-	pid, alive, _ := running(s.paths.PIDFile)
-	if above := s.supervisorPID(); above != 0 {
-		// It ends after the daemon. A daemon that it is about to start again
-		// has no pid that could be told anything.
-		pid, alive = above, true
+	// A supervisor may end in this moment, and leave its daemon to another one.
+	for round := range 3 {
+		pid, alive, _ := running(s.paths.PIDFile)
+		if above := s.supervisorPID(); above != 0 {
+			// It ends after the daemon. A daemon that it is about to start again
+			// has no pid that could be told anything.
+			pid, alive = above, true
+		}
+		if !alive {
+			if round == 0 {
+				fmt.Fprintln(stderr, "INFO: Heartbeat already stopped.")
+			}
+			return 0
+		}
+		if code := end(pid, stderr); code != 0 {
+			return code
+		}
 	}
-	if !alive {
-		fmt.Fprintln(stderr, "INFO: Heartbeat already stopped.")
-		return 0
-	}
+	return 0
+}
+
+// end sends a process TERM and waits until it has ended.
+func end(pid int, stderr io.Writer) int {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil && !errors.Is(err, unix.ESRCH) {
 		fmt.Fprintf(stderr, "ERROR: Could not kill pid %d: %v\n", pid, err)

@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -60,6 +61,10 @@ type daemonProcess struct {
 	watchdog *node.Watchdog
 	signals  chan os.Signal
 	fencing  fenceCheck
+	// supervisor is its pid, 0 for none; unsupervised: it has ended; renewing: it
+	// was asked to.
+	supervisor             atomic.Int64
+	unsupervised, renewing atomic.Bool
 }
 
 // serve is the daemon until its end. ready may be nil.
@@ -114,9 +119,6 @@ func (d *daemonProcess) abandon() (clean bool) {
 	}
 	if clean {
 		node.DisarmWatchdog(node.WatchdogOptions{Device: d.config.Watchdog, Inherited: d.inherited, Log: d.log})
-		if d.lock != nil {
-			d.mark(false)
-		}
 	}
 	return clean
 }
@@ -249,7 +251,7 @@ func (d *daemonProcess) open(restarted bool) error {
 		Device: c.Watchdog, Keepalive: c.Keepalive, Deadtime: c.Deadtime, Inherited: d.inherited, Log: d.log,
 	})
 	var probe func(context.Context, []string) []cluster.GroupResult
-	alive, guards := []func(time.Time){d.watchdog.Alive}, []func() string{d.watchdog.Trouble, d.fencing.Trouble}
+	alive, guards := []func(time.Time){d.watchdog.Alive}, []func() string{d.watchdog.Trouble, d.fencing.Trouble, d.supervisionTrouble}
 	if d.addresses != nil {
 		alive, guards = append(alive, d.addresses.Alive), append(guards, d.addressTrouble)
 		probe = d.probe(groups)
@@ -348,6 +350,7 @@ func (d *daemonProcess) run(ready *readiness) int {
 	go d.fencing.run(ctx, d) // ends with ctx
 	ready.report(0, "")
 	d.notifier.Ready()
+	d.renewSupervisor()
 
 	for {
 		out := d.node.Run()
@@ -382,7 +385,7 @@ func (d *daemonProcess) handOver(snapshot []byte) error {
 	defer resume()
 	return handOver(d.setup, carried{
 		Snapshot: snapshot, Origin: origin, Started: d.node.Started(), Debug: d.log.Debug(), Programs: running,
-	}, d.media, d.listener, watchdog, d.env)
+	}, d.media, d.listener, watchdog, d.successorEnv())
 }
 
 // finish ends a node that has released everything.
@@ -390,7 +393,6 @@ func (d *daemonProcess) finish(e engine.Exit, cancel func(), served <-chan error
 	// Everything is released: from here on a reset would help nobody, and the
 	// programs of ha.cf may take their time to end.
 	d.watchdog.Disarm()
-	d.mark(false)
 	if !e.Restart {
 		d.notifier.Stopping()
 	}
@@ -407,7 +409,7 @@ func (d *daemonProcess) finish(e engine.Exit, cancel func(), served <-chan error
 			d.log.Printf(cluster.Info, "Performing heartbeat restart exec.")
 			d.log.Close()
 			_ = d.lock.Close()
-			err := again(d.setup, d.env)
+			err := again(d.setup, d.successorEnv())
 			fmt.Fprintf(d.stderr, "ERROR: %v\n", err)
 			_ = os.Remove(d.paths.PIDFile)
 			return 1
@@ -415,8 +417,17 @@ func (d *daemonProcess) finish(e engine.Exit, cancel func(), served <-chan error
 	}
 	_ = os.Remove(d.paths.PIDFile)
 	_ = os.Remove(d.socket())
+	d.mark(false)
 	d.log.Close()
 	return 0
+}
+
+// successorEnv are the variables that this process took out of its environment.
+func (d *daemonProcess) successorEnv() []string {
+	if pid := d.supervisor.Load(); pid != 0 {
+		return append(slices.Clone(d.env), supervisorEnv+"="+strconv.FormatInt(pid, 10))
+	}
+	return d.env
 }
 
 // lastAnswer is what a reply may take from the loop to the socket.

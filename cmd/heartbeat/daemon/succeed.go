@@ -250,11 +250,11 @@ func again(s *setup, env []string) error {
 		return fmt.Errorf("restart: %w", err)
 	}
 	env = append(append(os.Environ(), env...), againEnv+"=1")
-	var args []string
-	for _, a := range succeedArgs(s.args) {
-		if a != "-R" {
-			args = append(args, a)
-		}
-	}
-	return fmt.Errorf("restart: exec %s: %w", exe, syscall.Exec(exe, args, env))
+	return fmt.Errorf("restart: exec %s: %w", exe, syscall.Exec(exe, freshArgs(s.args), env))
+}
+
+// freshArgs are the arguments of the start.
+func freshArgs(args []string) []string {
+	out := succeedArgs(args)
+	return out[:len(out)-1] // without -R
 }

@@ -28,8 +28,22 @@ const (
 	superviseEnv = "HEARTBEAT_SUPERVISE"
 	// supervisorEnv tells the daemon the supervisor's pid.
 	supervisorEnv = "HEARTBEAT_SUPERVISOR"
+	// adoptEnv tells a supervisor the pid of a daemon that runs already.
+	adoptEnv = "HEARTBEAT_ADOPT"
 	// supervisorTitle follows the program's name in ps.
 	supervisorTitle = ": supervisor"
+	// renewSignal asks the supervisor to make place for one of the installed
+	// program. One that does not know it ignores it.
+	renewSignal = syscall.SIGWINCH
+)
+
+// A daemon whose supervisor has ended starts another one after
+// supervisorPauseMin: kill -9 of everything that is called heartbeat shall not
+// leave one that was started between two of its signals. The pause doubles for
+// those that end soon.
+const (
+	supervisorPauseMin = time.Second
+	supervisorPauseMax = time.Minute
 )
 
 // supervisorFile holds the supervisor's pid and its lock.
@@ -70,7 +84,8 @@ type supervisor struct {
 // supervise is the supervisor's process, until the daemon has ended for good.
 func (s *setup) supervise() int {
 	ready := openReadiness()
-	_ = os.Unsetenv(superviseEnv)
+	adopted, _ := strconv.Atoi(os.Getenv(adoptEnv)) // 0: none
+	_, _ = os.Unsetenv(superviseEnv), os.Unsetenv(adoptEnv)
 	claim, err := s.claim()
 	if err != nil {
 		ready.report(1, fmt.Sprintf("ERROR: heartbeat not started: %v\n", err))
@@ -82,15 +97,19 @@ func (s *setup) supervise() int {
 	debug.SetGCPercent(20)
 	v := &supervisor{setup: s, signals: make(chan os.Signal, 16)}
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGPIPE, syscall.SIGTTOU, syscall.SIGTTIN)
-	signal.Notify(v.signals, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
+	signal.Notify(v.signals, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, renewSignal)
 
-	code, up, end := v.life(ready)
-	if !up {
+	var code int
+	var up bool
+	var end ending
+	if adopted != 0 {
+		up, end = true, v.adopt(adopted)
+	} else if code, up, end = v.life(ready); !up {
 		return code // the starting command has been told
 	}
 	for {
 		switch {
-		case end.fate == fateEnded:
+		case end.fate == fateEnded || end.fate == fateLeft:
 			return 0
 		case v.asked:
 			v.release(cluster.Warn, fmt.Sprintf("heartbeat (pid %d) %s while it was to stop", end.pid, end.text))
@@ -194,8 +213,9 @@ func (v *supervisor) life(first *readiness) (code int, up bool, end ending) {
 				shrink()
 			}
 		case s := <-v.signals:
-			v.asked = v.asked || s == syscall.SIGTERM
-			_ = cmd.Process.Signal(s) // it may have ended in this moment
+			if v.pass(s, cmd.Process) {
+				return 0, true, ending{fate: fateLeft}
+			}
 		case state := <-dead:
 			if code, ok := <-reported; reports != nil && ok {
 				up = code == 0
@@ -210,6 +230,70 @@ func (v *supervisor) life(first *readiness) (code int, up bool, end ending) {
 			return max(state.ExitCode(), 1), up, end
 		}
 	}
+}
+
+// pass hands a signal on to the daemon. It reports whether that is to be left to
+// another supervisor, which it starts itself.
+func (v *supervisor) pass(s os.Signal, daemon *os.Process) (leave bool) {
+	if s == renewSignal {
+		return !v.asked
+	}
+	v.asked = v.asked || s == syscall.SIGTERM
+	_ = daemon.Signal(s) // it may have ended in this moment
+	return false
+}
+
+// adopt watches a daemon that is up, and nobody's child here, to its end.
+func (v *supervisor) adopt(pid int) (end ending) {
+	end = ending{pid: pid, fate: fateDied, text: "has died, it is not known how"}
+	daemon, err := os.FindProcess(pid)
+	if err != nil {
+		end.text = fmt.Sprintf("cannot be watched: %v", err)
+		return end
+	}
+	if st, err := os.Stat(v.crashFile()); err == nil {
+		v.crashBytes = st.Size()
+	}
+	dead := make(chan struct{})
+	go func() { // ends with the daemon
+		defer close(dead)
+		ended(pid)
+	}()
+	shrink()
+	for {
+		select {
+		case s := <-v.signals:
+			if v.pass(s, daemon) {
+				return ending{fate: fateLeft}
+			}
+		case <-dead:
+			if st, err := os.Stat(filepath.Join(v.paths.Run, "lock")); err == nil && st.Size() == 0 {
+				end.fate = fateEnded // it has released everything
+			}
+			if said := v.crashText(); said != "" {
+				end.text += ", saying " + strconv.Quote(said) + " (all of it is in " + v.crashFile() + ")"
+			}
+			return end
+		}
+	}
+}
+
+// ended waits until a process has. false: it cannot be waited for.
+func ended(pid int) bool {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return errors.Is(err, unix.ESRCH)
+	}
+	f := os.NewFile(uintptr(fd), "process")
+	defer f.Close()
+	c, err := f.SyscallConn()
+	if err != nil {
+		return false
+	}
+	return c.Read(func(fd uintptr) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return n == 1 && err == nil
+	}) == nil
 }
 
 // wait is the pause before a restart; an order to stop ends it.
@@ -305,6 +389,7 @@ func (v *supervisor) release(level cluster.Level, why string) bool {
 	}
 	clean := d.abandon()
 	if clean {
+		d.mark(false)
 		d.log.Printf(cluster.Info, "All HA resources relinquished.")
 	}
 	d.log.Close()
@@ -312,38 +397,104 @@ func (v *supervisor) release(level cluster.Level, why string) bool {
 	return clean
 }
 
-// watchSupervisor says when the supervisor has died: the daemon goes on, and
-// nobody will start it again.
+// watchSupervisor sees to it that the daemon has a supervisor, if it began with
+// one.
 func (d *daemonProcess) watchSupervisor() {
 	pid, err := strconv.Atoi(os.Getenv(supervisorEnv))
 	if err != nil {
 		return
 	}
 	_ = os.Unsetenv(supervisorEnv) // scripts are not supervised
-	d.env = append(d.env, supervisorEnv+"="+strconv.Itoa(pid))
-	gone := func() {
-		d.log.Printf(cluster.Warn, "the supervisor (pid %d) has ended: this daemon goes on, but nobody starts it again when it dies; stop and start heartbeat to have one again", pid)
-	}
-	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
-	if err != nil || os.Getppid() != pid {
-		gone()
-		return
-	}
-	f := os.NewFile(uintptr(fd), "supervisor")
-	go func() { // ends with the supervisor or the process
-		defer f.Close()
-		c, err := f.SyscallConn()
-		if err != nil {
+	d.supervisor.Store(int64(pid))
+	go d.keepSupervised(pid) // ends with the process
+}
+
+// keepSupervised starts another supervisor whenever the last one has ended. That
+// is a child of the daemon, not its parent, and outlives it.
+func (d *daemonProcess) keepSupervised(pid int) {
+	pause := supervisorPauseMin
+	for {
+		begun := time.Now()
+		// The number may be another process's by now.
+		if (os.Getppid() == pid || parentOf(pid) == os.Getpid()) && !ended(pid) {
 			return
 		}
-		err = c.Read(func(fd uintptr) bool {
-			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-			return n == 1 && err == nil
-		})
-		if err == nil {
-			gone()
+		_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil) // it is ours to bury, or init's
+		if time.Since(begun) > supervisorPauseMax {
+			pause = supervisorPauseMin
 		}
-	}()
+		d.unsupervised.Store(true)
+		time.Sleep(pause)
+		pause = min(2*pause, supervisorPauseMax)
+		next, err := d.newSupervisor()
+		switch {
+		case err != nil:
+			d.log.Printf(cluster.Warn, "the supervisor (pid %d) has ended, and no other one can be started: %v; this daemon goes on, but nobody starts it again when it dies", pid, err)
+			continue
+		case d.renewing.Swap(false):
+			d.log.Printf(cluster.Info, "the supervisor (pid %d) makes place for one of the installed program (pid %d)", pid, next)
+		default:
+			d.log.Printf(cluster.Warn, "the supervisor (pid %d) has ended: another one (pid %d) watches this daemon", pid, next)
+		}
+		pid = next
+		d.supervisor.Store(int64(pid))
+		d.unsupervised.Store(false)
+	}
+}
+
+// newSupervisor starts a supervisor for this process.
+func (d *daemonProcess) newSupervisor() (pid int, err error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return 0, err
+	}
+	cmd := exec.Command(exe, freshArgs(d.args)[1:]...)
+	cmd.Args[0] = d.args[0] + supervisorTitle
+	cmd.Env = append(os.Environ(), superviseEnv+"=1", adoptEnv+"="+strconv.Itoa(os.Getpid()))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	pid = cmd.Process.Pid
+	return pid, cmd.Process.Release()
+}
+
+// renewSupervisor has the supervisor of a daemon that was replaced in place by
+// another program make place for one of that, too.
+func (d *daemonProcess) renewSupervisor() {
+	pid := int(d.supervisor.Load())
+	if d.taken == nil || pid == 0 {
+		return
+	}
+	theirs, err1 := os.Stat(fmt.Sprintf("/proc/%d/exe", pid))
+	ours, err2 := os.Stat("/proc/self/exe")
+	if err1 != nil || err2 != nil || os.SameFile(theirs, ours) {
+		return
+	}
+	d.renewing.Store(true)
+	_ = unix.Kill(pid, renewSignal) // if it has ended, another one is started anyway
+}
+
+// supervisionTrouble says that nobody starts this daemon again when it dies, though
+// somebody should; empty for none.
+func (d *daemonProcess) supervisionTrouble() string {
+	if !d.unsupervised.Load() {
+		return ""
+	}
+	return "the supervisor has ended: nobody starts this daemon again when it dies, until there is another one"
+}
+
+// parentOf is the parent of a process, 0 if that cannot be seen.
+func parentOf(pid int) int {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	i := strings.LastIndexByte(string(stat), ')') // the name before it may hold anything
+	var state string
+	var parent int
+	_, _ = fmt.Sscan(string(stat[i+1:]), &state, &parent) // 0 if it has another form
+	return parent
 }
 
 // shrink gives back what only the start needed. The pages of the program come

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -143,19 +144,71 @@ func TestSupervised(t *testing.T) {
 	}
 }
 
-// TestSupervisorKilled: the daemon goes on alone and says so; no second one is
-// started beside it. TERM to a supervisor is TERM to the daemon.
+// adopted waits until another supervisor than that watches the daemon.
+func (c *cell) adopted(than int) (pid int) {
+	c.t.Helper()
+	until(c.t, "there is another supervisor", func() bool {
+		pid = c.supervisor()
+		return pid != 0 && pid != than
+	})
+	return pid
+}
+
+// revived kills the daemon and waits until another one has the address.
+func (c *cell) revived(than int) {
+	c.t.Helper()
+	c.signal(than, syscall.SIGKILL)
+	until(c.t, "a new daemon is up", func() bool {
+		if !c.hasAddress() {
+			c.t.Fatal("the address was away")
+		}
+		s := c.status()
+		return s.PID != 0 && s.PID != than && s.CommUp
+	})
+}
+
+// TestSupervisorKilled: the daemon starts another one, which does what the first
+// did; no second daemon is started beside it. TERM to a supervisor is TERM to the
+// daemon.
 func TestSupervisorKilled(t *testing.T) {
 	c := cells(t, 1)[0]
 	c.owner()
 	pid, above := c.pid(), c.supervisor()
 	c.signal(above, syscall.SIGKILL)
-	c.says(fmt.Sprintf("WARN: the supervisor (pid %d) has ended: this daemon goes on", above))
+	until(t, "the status says so", func() bool {
+		return slices.ContainsFunc(c.status().Warnings, func(w string) bool { return strings.HasPrefix(w, "the supervisor has ended") })
+	})
+	next := c.adopted(above)
+	c.says(fmt.Sprintf("WARN: the supervisor (pid %d) has ended: another one (pid %d) watches this daemon", above, next))
+	until(t, "the warning is over", func() bool {
+		s := c.status()
+		return s.PID == pid && !slices.ContainsFunc(s.Warnings, func(w string) bool { return strings.Contains(w, "supervisor") })
+	})
 	c.expect(0, fmt.Sprintf("already running [pid %d]", pid))
-	if c.pid() != pid || !c.hasAddress() || c.supervisor() != 0 {
-		t.Errorf("daemon %d, was %d; supervisor %d", c.pid(), pid, c.supervisor())
+	// Of one that is its child the daemon notices the end, too, also after a restart
+	// in place.
+	c.write("ha.cf", strings.Replace(c.file("etc/ha.d/ha.cf"), "warntime 1", "warntime 1500ms", 1), 0o644)
+	c.signal(next, syscall.SIGHUP)
+	until(t, "new warntime in force", func() bool { return time.Duration(c.status().Warntime) == 1500*time.Millisecond })
+	c.signal(next, syscall.SIGKILL)
+	last := c.adopted(next)
+	if c.pid() != pid || !c.hasAddress() {
+		t.Errorf("daemon %d, was %d", c.pid(), pid)
 	}
+	c.revived(pid)
+	c.says(fmt.Sprintf("CRIT: heartbeat (pid %d) has died, it is not known how: starting it again", pid))
+	if c.supervisor() != last {
+		t.Errorf("supervisor %d, it was %d", c.supervisor(), last)
+	}
+	c.signal(last, syscall.SIGKILL)
+	c.adopted(last)
 	c.expect(0, "", "-k")
+	if c.supervisor() != 0 || c.hasAddress() {
+		t.Errorf("after a stop: supervisor %d, address %v", c.supervisor(), c.hasAddress())
+	}
+	if n := strings.Count(c.file("ha-log"), "starting it again"); n != 1 {
+		t.Errorf("started again %d times", n)
+	}
 	c.expect(0, "Starting heartbeat")
 	above = c.supervisor()
 	c.signal(above, syscall.SIGTERM)
@@ -172,6 +225,53 @@ func TestSupervisorKilled(t *testing.T) {
 	c.expect(0, "", "-k")
 }
 
+// TestSupervisorRenewed: after an upgrade in place the supervisor is one of the new
+// program too.
+func TestSupervisorRenewed(t *testing.T) {
+	c := cells(t, 1)[0]
+	c.exe = filepath.Join(c.root, "heartbeat")
+	c.install(program)
+	c.owner()
+	pid, above := c.pid(), c.supervisor()
+	c.install(program)
+	c.expect(0, "Signalling", "-r")
+	next := c.adopted(above)
+	c.says(fmt.Sprintf("info: the supervisor (pid %d) makes place for one of the installed program (pid %d)", above, next))
+	installed, err1 := os.Stat(c.exe)
+	runs, err2 := os.Stat(fmt.Sprintf("/proc/%d/exe", next))
+	if err1 != nil || err2 != nil || !os.SameFile(installed, runs) {
+		t.Errorf("the supervisor is not the installed program: %v, %v", err1, err2)
+	}
+	if c.pid() != pid || !c.hasAddress() {
+		t.Errorf("daemon %d, was %d", c.pid(), pid)
+	}
+	c.revived(pid)
+	c.expect(0, "", "-k")
+	if c.supervisor() != 0 || c.pid() != 0 {
+		t.Error("left after a stop")
+	}
+}
+
+// install puts a program in the place of the cell's own.
+func (c *cell) install(path string) {
+	c.t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.replace(text)
+}
+
+func (c *cell) replace(text []byte) {
+	c.t.Helper()
+	if err := os.WriteFile(c.exe+".new", text, 0o755); err != nil {
+		c.t.Fatal(err)
+	}
+	if err := os.Rename(c.exe+".new", c.exe); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
 // TestCrashLoop: daemons that die at each start are given up with a sentence,
 // and what the last good one owned is released: nobody else here would.
 func TestCrashLoop(t *testing.T) {
@@ -186,24 +286,11 @@ func TestCrashLoop(t *testing.T) {
 		t.Run(way.name, func(t *testing.T) {
 			c := cells(t, 1)[0]
 			c.exe = filepath.Join(c.root, "heartbeat")
-			text, err := os.ReadFile(program)
-			if err != nil {
-				t.Fatal(err)
-			}
-			replace := func(text []byte) {
-				t.Helper()
-				if err := os.WriteFile(c.exe+".new", text, 0o755); err != nil {
-					t.Fatal(err)
-				}
-				if err := os.Rename(c.exe+".new", c.exe); err != nil {
-					t.Fatal(err)
-				}
-			}
-			replace(text)
+			c.install(program)
 			c.owner()
 			pid := c.pid()
 			if way.script != "" {
-				replace([]byte(way.script))
+				c.replace([]byte(way.script))
 			}
 			if way.config != "" {
 				c.write("ha.cf", c.file("etc/ha.d/ha.cf")+way.config, 0o644)
