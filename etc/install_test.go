@@ -348,7 +348,7 @@ func TestSamples(t *testing.T) {
 		return config.File{Data: regexp.MustCompile("(?m)^# ?("+example+")").ReplaceAll(text, []byte("$1"))}
 	}
 	files := config.Files{
-		HACF:        examples("ha.cf", `[a-z]+file|bcast|[um]cast|baud|serial|node|ping`),
+		HACF:        examples("ha.cf", `[a-z]+file|bcast|[um]cast|baud|serial|node|ping|respawn|watchdog|stonith_host`),
 		AuthKeys:    examples("authkeys", `auth 1|1 sha1`),
 		HAResources: examples("haresources", `alpha  |      +[a-zA-Z]`),
 	}
