@@ -56,6 +56,9 @@ UNITS = heartbeat.service heartbeat-release.service
 
 # Test packages run side by side and share two cores with real daemons.
 TESTFLAGS ?= -count=1 -p 2 -parallel 4 -timeout 30m
+# Virtual machines run alone, after the rest: they are slow themselves, and would
+# make it slow.
+VMFLAGS   ?= -count=1 -timeout 20m
 FUZZTIME  ?= 30s
 # Hours of cluster time that make sim runs, its first seed, and further flags:
 # -bypass leaves wire format and digests out, -transcript SEED tells one run.
@@ -170,10 +173,9 @@ interop: deps build
 	$(GO) run ./integration/interop/matrix -document docs/COMPATIBILITY.md
 
 # Watchdogs, machines that stand still, serial ports and systemd, in virtual
-# machines under software emulation: some six minutes on two cores.
-vm: deps build
-	apt-get -q -y --no-install-recommends install qemu-system-x86 e2fsprogs xz-utils
-	$(GO) test -tags vm -count=1 -v -timeout 30m ./integration/vm
+# machines under software emulation: the last part of make test, and verbose.
+vm: deps
+	$(GO) test $(VMFLAGS) -v ./integration/vm
 
 check: vet
 	@bad=$$($(GOFMT) -l $$(git ls-files '*.go')); \
@@ -187,7 +189,10 @@ vet:
 
 test: deps check
 	@[ "$$(id -u)" = 0 ] || { echo "make test: the tests make network namespaces and must run as root"; exit 1; }
-	$(GO) test $(TESTFLAGS) ./...
+	failed=0; \
+	$(GO) test $(TESTFLAGS) $$($(GO) list ./... | grep -v '/integration/vm$$') || failed=1; \
+	$(GO) test $(VMFLAGS) ./integration/vm || failed=1; \
+	exit $$failed
 
 lint:
 	$(STATICCHECK) ./...

@@ -91,7 +91,7 @@ func Image(ctx context.Context) (string, error) {
 }
 
 func build(ctx context.Context, dir, packages string) error {
-	scratch, err := os.MkdirTemp("", "heartbeat-vm-")
+	scratch, err := TempDir()
 	if err != nil {
 		return err
 	}

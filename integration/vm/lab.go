@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -64,7 +65,7 @@ func Start(ctx context.Context, o Options) (_ *Lab, err error) {
 	if l.image, err = Image(ctx); err != nil {
 		return nil, err
 	}
-	if l.dir, err = os.MkdirTemp("", "vm-"); err != nil {
+	if l.dir, err = TempDir(); err != nil {
 		return nil, err
 	}
 	for i := range lans {
@@ -92,6 +93,20 @@ func Start(ctx context.Context, o Options) (_ *Lab, err error) {
 	return l, nil
 }
 
+// TempDir makes a folder for this process. What processes have left that were
+// killed is removed first.
+func TempDir() (string, error) {
+	const prefix = "heartbeat-vm-"
+	left, _ := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*-*"))
+	for _, dir := range left {
+		owner, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), prefix), "-")
+		if pid, err := strconv.Atoi(owner); err == nil && pid > 0 && errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+			_ = os.RemoveAll(dir) // what cannot be removed harms nobody
+		}
+	}
+	return os.MkdirTemp("", fmt.Sprint(prefix, os.Getpid(), "-"))
+}
+
 // Close pulls every plug and leaves nothing behind.
 func (l *Lab) Close() {
 	for _, n := range l.Nodes {
@@ -116,19 +131,57 @@ func (l *Lab) Cut(lan int, cut bool) {
 	}
 }
 
-// Answer is one machine's answer to who has an address.
-type Answer struct {
+// Frame is something that a machine has sent onto a LAN.
+type Frame struct {
 	Node *Node
 	At   time.Time
+	Data []byte
+}
+
+// ethernet is the length of a frame's own header.
+const ethernet = 14
+
+// Watch notes the frames on a LAN that are wanted, in their order, until stop.
+// One LAN has one watcher at a time; want must not keep the frame.
+func (l *Lab) Watch(lan int, want func(frame []byte) bool) (stop func() []Frame) {
+	var mu sync.Mutex
+	var frames []Frame
+	seen := func(from int, frame []byte) {
+		if want(frame) {
+			mu.Lock()
+			frames = append(frames, Frame{l.Nodes[from], time.Now(), bytes.Clone(frame)})
+			mu.Unlock()
+		}
+	}
+	h := l.hubs[lan]
+	h.seen.Store(&seen)
+	return func() []Frame {
+		h.seen.Store(nil)
+		mu.Lock()
+		defer mu.Unlock()
+		return frames
+	}
+}
+
+// Heartbeats notes what the machines send to port 694 on a LAN, until stop.
+func (l *Lab) Heartbeats(lan int) (stop func() []Frame) {
+	return l.Watch(lan, func(f []byte) bool {
+		const udp = 17
+		if len(f) < ethernet+28 || f[12] != 0x08 || f[13] != 0 || f[ethernet+9] != udp {
+			return false
+		}
+		header := ethernet + int(f[ethernet]&0xf)*4
+		return len(f) >= header+4 && int(f[header+2])<<8|int(f[header+3]) == 694
+	})
 }
 
 // Ask asks LAN 0 who has an address, every 50 ms, as another station on it
 // does, until stop. The answers are in the order in which the LAN saw them,
 // what a machine announces unasked among them.
-func (l *Lab) Ask(addr netip.Addr) (stop func() []Answer) {
+func (l *Lab) Ask(addr netip.Addr) (stop func() []Frame) {
 	const (
-		ethernet, request, reply = 14, 1, 2
-		sender                   = ethernet + 14 // its address
+		request, reply = 1, 2
+		sender         = ethernet + 14 // its address
 	)
 	question := make([]byte, 60)
 	station := []byte{0x52, 0x54, 0, 0x77, 0, 0xfe}
@@ -139,25 +192,17 @@ func (l *Lab) Ask(addr netip.Addr) (stop func() []Answer) {
 	copy(question[sender:], []byte{10, 77, 0, 254})
 	copy(question[ethernet+24:], addr.AsSlice())
 
-	var mu sync.Mutex
-	var answers []Answer
-	seen := func(from int, frame []byte) {
-		if len(frame) >= ethernet+28 && frame[12] == 0x08 && frame[13] == 0x06 && frame[ethernet+7] == reply &&
-			bytes.Equal(frame[sender:sender+4], addr.AsSlice()) {
-			mu.Lock()
-			answers = append(answers, Answer{l.Nodes[from], time.Now()})
-			mu.Unlock()
-		}
-	}
-	h := l.hubs[0]
-	h.seen.Store(&seen)
+	answers := l.Watch(0, func(f []byte) bool {
+		return len(f) >= ethernet+28 && f[12] == 0x08 && f[13] == 0x06 && f[ethernet+7] == reply &&
+			bytes.Equal(f[sender:sender+4], addr.AsSlice())
+	})
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() { // ends with stop
 		defer close(ended)
 		for {
 			for to := range l.Nodes {
 				// By the other one's port: the hub does not carry it further.
-				h.send((to+1)%len(l.Nodes), to, question)
+				l.hubs[0].send((to+1)%len(l.Nodes), to, question)
 			}
 			select {
 			case <-done:
@@ -166,13 +211,10 @@ func (l *Lab) Ask(addr netip.Addr) (stop func() []Answer) {
 			}
 		}
 	}()
-	return func() []Answer {
+	return func() []Frame {
 		close(done)
 		<-ended
-		h.seen.Store(nil)
-		mu.Lock()
-		defer mu.Unlock()
-		return answers
+		return answers()
 	}
 }
 
@@ -229,7 +271,7 @@ func (n *Node) arguments(deaf string) []string {
 	}
 	args := []string{
 		"-name", "vm-" + n.Name, "-M", "pc", "-nodefaults", "-no-user-config", "-display", "none",
-		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "1", "-m", "256",
+		"-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max", "-smp", "1", "-m", "256",
 		"-kernel", image("vmlinux"), "-initrd", image("initrd.cpio"), "-append", strings.Join(kernel, " "),
 		"-chardev", "file,id=console,append=on,path=" + n.path("console"), "-serial", "chardev:console",
 		"-chardev", socket("serial"), "-serial", "chardev:serial",
@@ -313,7 +355,7 @@ func (n *Node) PowerOn(ctx context.Context) error {
 // trouble adds what qemu and the machine said last.
 func (n *Node) trouble(err error) error {
 	said, _ := os.ReadFile(n.path("qemu.log"))
-	return fmt.Errorf("%s: %w\n%s%s", n.Name, err, said, n.Console())
+	return fmt.Errorf("%s: %w\nqemu said: %s\nthe end of the machine's console:\n%s", n.Name, err, said, n.Console())
 }
 
 // dial waits for qemu to open its socket.
@@ -506,8 +548,12 @@ func (n *Node) PowerOff() {
 	}
 }
 
-// Console is what the machine has printed on its console so far.
+// Console is the end of what the machine has printed on its console.
 func (n *Node) Console() string {
-	b, _ := os.ReadFile(n.path("console"))
-	return string(b)
+	const most = 4000
+	b, err := os.ReadFile(n.path("console"))
+	if err != nil || len(b) == 0 {
+		return "(nothing on the console)\n"
+	}
+	return string(b[max(0, len(b)-most):])
 }

@@ -1,9 +1,10 @@
-//go:build vm
-
 package vm
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -34,7 +36,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	var err error
-	if share, err = os.MkdirTemp("", "vm-share-"); err != nil {
+	if share, err = TempDir(); err != nil {
 		fmt.Fprintln(os.Stderr, "vm:", err)
 		return 1
 	}
@@ -64,24 +66,34 @@ type pair struct {
 func machines(t *testing.T) *pair {
 	t.Helper()
 	p := &pair{t: t}
+	onGuard = nil
 	if shared == nil {
 		l, err := Start(t.Context(), Options{Machines: 2, Share: share})
 		p.must(err)
 		shared = l
 	} else {
-		for _, n := range shared.Nodes {
-			p.renew(n)
-		}
+		p.renew(shared.Nodes...)
 	}
 	p.Lab, p.n1, p.n2 = shared, shared.Nodes[0], shared.Nodes[1]
-	t.Cleanup(func() {
-		if t.Failed() {
+	p.showWhenFailed()
+	return p
+}
+
+// as is the same pair for another test, which takes it as it is.
+func (p *pair) as(t *testing.T) *pair {
+	p = &pair{Lab: p.Lab, n1: p.n1, n2: p.n2, t: t}
+	p.showWhenFailed()
+	return p
+}
+
+func (p *pair) showWhenFailed() {
+	p.t.Cleanup(func() {
+		if p.t.Failed() {
 			for _, n := range p.Nodes {
 				p.show(n)
 			}
 		}
 	})
-	return p
 }
 
 // show writes down what is known of a machine.
@@ -99,19 +111,26 @@ func (p *pair) must(err error) {
 	}
 }
 
-// renew resets a machine, which makes it as new.
-func (p *pair) renew(n *Node) {
+// renew resets machines, which makes them as new.
+func (p *pair) renew(nodes ...*Node) {
 	p.t.Helper()
-	boots := n.Boots()
-	p.must(n.Reset())
-	p.must(n.WaitBoot(p.t.Context(), boots+1))
+	boots := make([]int, len(nodes))
+	for i, n := range nodes {
+		boots[i] = n.Boots()
+		p.must(n.Reset())
+	}
+	for i, n := range nodes {
+		p.must(n.WaitBoot(p.t.Context(), boots[i]+1))
+	}
 }
 
 // run runs a command that must succeed, and returns what it printed.
 func (p *pair) run(n *Node, command string) string {
 	p.t.Helper()
+	begun := time.Now()
 	o, err := n.Run(p.t.Context(), limit, command)
 	p.must(err)
+	p.took(n, command, begun)
 	if o.Code != 0 {
 		p.t.Fatalf("%s: %q: code %d\n%s", n.Name, command, o.Code, o.Text)
 	}
@@ -128,14 +147,21 @@ func (p *pair) until(n *Node, command, want string) {
 	})
 }
 
+// took notes what has taken long: it is what the whole run's time consists of.
+func (p *pair) took(n *Node, what string, begun time.Time) {
+	p.t.Helper()
+	if took := time.Since(begun); took > 3*time.Second {
+		p.t.Logf("%s: %v for: %s", n.Name, took.Round(100*time.Millisecond), what)
+	}
+}
+
+// untilTrue repeats f until it is true; f also says what it saw.
 func (p *pair) untilTrue(n *Node, what string, f func() (bool, string)) {
 	p.t.Helper()
 	for begun := time.Now(); ; time.Sleep(50 * time.Millisecond) {
 		ok, got := f()
-		if took := time.Since(begun); ok && took > 5*time.Second {
-			p.t.Logf("%s: %s: after %v", n.Name, what, took.Round(100*time.Millisecond))
-		}
 		if ok {
+			p.took(n, what, begun)
 			return
 		}
 		if time.Since(begun) > limit {
@@ -154,6 +180,8 @@ type cluster struct {
 	media    []string
 	group    string   // of n1
 	failback string   // auto_failback
+	deadtime string   // 10 when empty
+	initdead string   // 12 when empty
 	extra    []string // lines of ha.cf
 }
 
@@ -162,7 +190,7 @@ const daemon = "/usr/libexec/heartbeat/heartbeat"
 // configure writes the three files.
 func (p *pair) configure(n *Node, c cluster) {
 	p.t.Helper()
-	lines := []string{"logfile /var/log/ha-log", "logfacility none", "keepalive 1", "warntime 5", "deadtime 10", "initdead 12"}
+	lines := []string{"logfile /var/log/ha-log", "logfacility none", "keepalive 1", "warntime 5", "deadtime " + cmp.Or(c.deadtime, "10"), "initdead " + cmp.Or(c.initdead, "12")}
 	lines = append(lines, c.media...)
 	lines = append(lines, "auto_failback "+c.failback, "node n1 n2")
 	lines = append(lines, c.extra...)
@@ -170,16 +198,54 @@ func (p *pair) configure(n *Node, c cluster) {
 		"printf 'auth 1\\n1 sha1 machines\\n' >authkeys && chmod 600 authkeys", strings.Join(lines, "\n"), c.group))
 }
 
-// install puts this project onto the machine, over heartbeat 3.0.6.
-func (p *pair) install(n *Node) {
+// install puts this project onto machines, over heartbeat 3.0.6. It is much to
+// copy, so all copy at once.
+func (p *pair) install(nodes ...*Node) {
 	p.t.Helper()
-	p.run(n, "cp -a /share/root/. /")
+	errs := make([]error, len(nodes))
+	var all sync.WaitGroup
+	for i, n := range nodes {
+		all.Go(func() {
+			o, err := n.Run(p.t.Context(), limit, "cp -a /share/root/. /")
+			if err == nil && o.Code != 0 {
+				err = fmt.Errorf("%s: install: code %d\n%s", n.Name, o.Code, o.Text)
+			}
+			errs[i] = err
+		})
+	}
+	all.Wait()
+	p.must(errors.Join(errs...))
+}
+
+// build builds the daemon with another text in the place of one of its source
+// files, into the folder that the machines share.
+func (p *pair) build(name, source, text string) {
+	p.t.Helper()
+	dir := p.t.TempDir()
+	changed, overlay := filepath.Join(dir, "changed.go"), filepath.Join(dir, "overlay.json")
+	source, err := filepath.Abs(source)
+	p.must(err)
+	replace, err := json.Marshal(map[string]map[string]string{"Replace": {source: changed}})
+	p.must(err)
+	p.must(os.WriteFile(changed, []byte(text), 0o600))
+	p.must(os.WriteFile(overlay, replace, 0o600))
+	cmd := exec.CommandContext(p.t.Context(), "go", "build", "-trimpath", "-overlay", overlay, "-o", filepath.Join(share, name), "heartbeat/cmd/heartbeat")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		p.t.Fatalf("build %s: %v\n%s", name, err, out)
+	}
 }
 
 // start starts our daemon, with nobody to start it again.
 func (p *pair) start(n *Node) {
 	p.t.Helper()
 	p.run(n, "setsid -f "+daemon+" -f >>/var/log/ha.out 2>&1 </dev/null")
+}
+
+// change changes a line of ha.cf and lets the daemon restart in place.
+func (p *pair) change(n *Node, from, to string) {
+	p.t.Helper()
+	p.run(n, fmt.Sprintf("cd /etc/ha.d && sed -i.was 's|^%s$|%s|' ha.cf && ! cmp ha.cf ha.cf.was && %s -r", from, to, daemon))
 }
 
 // owns waits until a machine has the service address.
@@ -208,8 +274,8 @@ func (p *pair) signal(n *Node, signal string) {
 }
 
 // after are the answers of a machine after the first one of the other.
-func after(answers []Answer, n, other *Node) (out []Answer) {
-	first := slices.IndexFunc(answers, func(a Answer) bool { return a.Node == other })
+func after(answers []Frame, n, other *Node) (out []Frame) {
+	first := slices.IndexFunc(answers, func(a Frame) bool { return a.Node == other })
 	for _, a := range answers[max(0, first):] {
 		if a.Node == n && first >= 0 {
 			out = append(out, a)

@@ -1,5 +1,3 @@
-//go:build vm
-
 package vm
 
 import (
@@ -11,6 +9,7 @@ import (
 // watchdog expires and with the address in place, reloaded in place, stopped
 // with everything released; and a bad configuration is not tried again.
 func TestSystemd(t *testing.T) {
+	t.Parallel() // with TestSerialNotReady, when the others have ended
 	l, err := Start(t.Context(), Options{Machines: 1, Share: share, Systemd: true})
 	if err != nil {
 		t.Fatal(err)
@@ -27,7 +26,7 @@ func TestSystemd(t *testing.T) {
 	property := func(name string) string { return p.run(n, "systemctl show -P "+name+" heartbeat") }
 	pid := func() string { return p.run(n, "xargs </run/heartbeat.pid") }
 
-	p.until(n, "systemctl is-system-running", "g") // running or degraded
+	p.run(n, "systemctl is-system-running --wait || true") // its boot has ended, whatever it lacks
 	p.install(n)
 	p.configure(n, cluster{media: []string{"bcast eth1"}, group: addressOnly, failback: "on", extra: []string{"watchdog /dev/watchdog"}})
 	p.run(n, "modprobe softdog; systemctl daemon-reload; systemctl start heartbeat")
@@ -51,8 +50,8 @@ func TestSystemd(t *testing.T) {
 		t.Error("the killed daemon's pid is in the pid file")
 	}
 	p.until(n, "hbctl status", "running")
-	idle()
-	if n.Boots() != 1 {
+	idle(timeout)
+	if len(n.Resets()) > 0 {
 		t.Fatal("the watchdog reset the machine though systemd started the daemon again")
 	}
 	if got := p.run(n, "grep Deleted /run/addresses || true"); got != "" {
