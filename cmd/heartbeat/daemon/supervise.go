@@ -426,7 +426,10 @@ func (d *daemonProcess) keepSupervised(pid int) {
 		d.unsupervised.Store(true)
 		time.Sleep(pause)
 		pause = min(2*pause, supervisorPauseMax)
-		next, err := d.newSupervisor()
+		next, err := d.supervisorPID(), error(nil)
+		if next == 0 { // else the predecessor of this process has started it
+			next, err = d.newSupervisor()
+		}
 		switch {
 		case err != nil:
 			d.log.Printf(cluster.Warn, "the supervisor (pid %d) has ended, and no other one can be started: %v; this daemon goes on, but nobody starts it again when it dies", pid, err)
