@@ -217,7 +217,7 @@ func TestScriptHangs(t *testing.T) {
 	c.start(c.N2)
 	c.must(c.N1.WaitLog(t.Context(), limit, "/var/log/calls", "hang start"))
 	// Longer than deadtime, measured by the peer's own count of keepalives.
-	c.must(c.keepalives(c.N1, int(3*cfg.Deadtime/cfg.Keepalive)))
+	c.must(c.keepalives(c.N1, int(2*cfg.Deadtime/cfg.Keepalive)))
 	c.expect(c.N2, 0, "active\n", c.on(c.N2).Status, "nodestatus", "n1")
 	c.owns(c.N1, cfg.Addrs...)
 	if c.deaths() != 0 {

@@ -17,7 +17,7 @@ import (
 // ends before deadtime even when it looks as late as it ever does.
 func guarded() lab.Cluster {
 	cfg := calm()
-	cfg.Deadtime, cfg.Initdead = 7*time.Second, 8*time.Second
+	cfg.Deadtime = 7 * time.Second
 	return cfg
 }
 

@@ -94,10 +94,12 @@ type cluster struct {
 }
 
 // calm are the timings of tests that are not about time: short enough to wait
-// for, long enough for a busy machine. Two nodes that start together do not wait for
-// initdead: it is so long that the second one comes in time whatever holds it up.
+// for, long enough for a busy machine and one that is paused for some seconds: two
+// nodes that do not wake at the same moment from a pause longer than deadtime have
+// every reason to hold each other for dead. Two nodes that start together do not wait
+// for initdead: it is so long that the second one comes in time whatever holds it up.
 func calm() lab.Cluster {
-	return lab.Cluster{Keepalive: 250 * time.Millisecond, Deadtime: 4 * time.Second, Initdead: 15 * time.Second,
+	return lab.Cluster{Keepalive: 250 * time.Millisecond, Deadtime: 6 * time.Second, Initdead: 15 * time.Second,
 		Addrs: lab.ServiceAddrs(1)}
 }
 

@@ -42,7 +42,7 @@ func mainJob(t *testing.T, p pair) {
 		c.expect(n, 0, "n2\nn1\n", s, "listnodes")
 		c.becomes(n, 0, "active\n", s, "nodestatus", n.Peer().Name)
 		c.becomes(n, 0, "up\n", s, "hblinkstatus", n.Peer().Name, "eth1")
-		c.expect(n, 0, "4\n", s, "hbparameter", "-p", "deadtime")
+		c.expect(n, 0, "6\n", s, "hbparameter", "-p", "deadtime")
 	}
 
 	c.must(c.N1.Crash())

@@ -89,6 +89,16 @@ func TestRestartInPlace(t *testing.T) {
 	_, err := c.SerialLine()
 	c.must(err)
 	c.startBoth(cfg)
+	allUp := func() {
+		t.Helper()
+		for _, n := range c.Nodes() {
+			for _, link := range []string{"eth0", "eth1", lab.SerialDevice} {
+				c.link(n, link, "up")
+			}
+			c.becomes(n, 0, "ping\n", c.on(n).Status, "nodestatus", lab.ClientAddr.String())
+		}
+	}
+	allUp() // or it would be news later
 	p, err := c.Probe(t.Context(), lab.ProbeOptions{Addrs: cfg.Addrs, Interval: 2 * time.Millisecond, Nodes: true})
 	c.must(err)
 	capt, err := c.Capture(c.N1, lab.HeartbeatLink, c.on(c.N1).Keepalive)
@@ -146,10 +156,7 @@ func TestRestartInPlace(t *testing.T) {
 	}
 	c.owns(c.N1, cfg.Addrs...)
 	c.expect(c.N1, 0, "local\n", c.on(c.N1).Status, "rscstatus")
-	for _, link := range []string{"eth0", "eth1", lab.SerialDevice} {
-		c.link(c.N1, link, "up")
-		c.link(c.N2, link, "up")
-	}
+	allUp()
 	for i, n := range c.Nodes() {
 		for _, line := range alarms(n, at[i]) {
 			if paused == 0 || !late(line) {

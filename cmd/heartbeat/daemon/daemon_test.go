@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -197,17 +198,18 @@ func (c *cell) supervisor() int {
 	return s.supervisorPID()
 }
 
-// crash kills the supervisor and then the daemon, if they run, and waits until each is
-// gone: it must not start another daemon meanwhile, nor write into a directory that is
-// being removed.
+// crash kills the supervisor and the daemon, if they run, as at one moment: neither
+// shall start the other one anew. It waits until both are gone, for they must not write
+// into a directory that is being removed.
 func (c *cell) crash() {
 	c.t.Helper()
-	for _, find := range []func() int{c.supervisor, c.pid} {
-		if pid := find(); pid > 0 && c.alive(pid) {
-			_ = syscall.Kill(pid, syscall.SIGKILL) // it may end in this moment
-			until(c.t, "the crash of "+c.name, func() bool { return !c.alive(pid) })
+	pids := slices.DeleteFunc([]int{c.supervisor(), c.pid()}, func(pid int) bool { return pid == 0 || !c.alive(pid) })
+	for _, s := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGKILL} {
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, s) // it may end in this moment
 		}
 	}
+	until(c.t, "the crash of "+c.name, func() bool { return !slices.ContainsFunc(pids, c.alive) })
 }
 
 func (c *cell) file(path string) string {
@@ -394,6 +396,8 @@ func TestPair(t *testing.T) {
 	pair := cells(t, 2)
 	one, two := pair[0], pair[1]
 	for _, c := range pair {
+		// Long enough for a machine that is paused for some seconds.
+		c.write("ha.cf", strings.Replace(c.file("etc/ha.d/ha.cf"), "deadtime 2\ninitdead 4", "deadtime 6\ninitdead 15", 1), 0o644)
 		c.expect(0, "Starting heartbeat")
 	}
 	until(t, "both stable, node1 owns the address", func() bool {
@@ -402,7 +406,7 @@ func TestPair(t *testing.T) {
 	one.crash()
 	killed := time.Now()
 	until(t, "node2 has taken over", two.hasAddress)
-	t.Logf("takeover %v after kill -9 (deadtime 2s)", time.Since(killed).Round(time.Millisecond))
+	t.Logf("takeover %v after kill -9 (deadtime 6s)", time.Since(killed).Round(time.Millisecond))
 	one.expect(1, "heartbeat is stopped. No process", "-s")
 	one.expect(0, "Starting heartbeat")
 	until(t, "node1 back, address on node2 only", func() bool {
