@@ -168,14 +168,20 @@ func lock(path string) (*os.File, error) {
 // mark enters into the lock file that this daemon may own resources, or that it
 // has released them.
 func (d *daemonProcess) mark(owns bool) {
-	err := d.lock.Truncate(0)
+	text, err := fmt.Sprintf("%10d\n", os.Getpid()), d.lock.Truncate(0)
+	if d.flags.unmanaged {
+		text = fmt.Sprintf("%10d%s\n", os.Getpid(), markUnmanaged)
+	}
 	if owns {
-		err = write(d.lock, fmt.Sprintf("%10d\n", os.Getpid()))
+		err = write(d.lock, text)
 	}
 	if err != nil { // a tmpfs that is full
 		d.log.Printf(cluster.Warn, "write %s: %v: after a crash it will not be known that there was one", d.lock.Name(), err)
 	}
 }
+
+// markUnmanaged is added by a daemon that owns nothing, since it was started with -M.
+const markUnmanaged = " unmanaged"
 
 // marked reports whether the last daemon may have left something running.
 func marked(lock *os.File) bool {

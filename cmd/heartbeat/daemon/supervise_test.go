@@ -407,4 +407,10 @@ func TestReleaseLeft(t *testing.T) {
 	until(t, "it has taken the address", func() bool { return c.status().CommUp && c.hasAddress() })
 	c.expect(0, "", "-k")
 	release(0, "INFO: nothing to release")
+
+	// A daemon that owns nothing leaves nothing, whoever started what runs here.
+	c.expect(0, "Starting heartbeat", "-M")
+	c.crash()
+	until(t, "the daemon is dead", func() bool { return !c.alive(c.pid()) })
+	release(0, "INFO: nothing to release")
 }
