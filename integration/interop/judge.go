@@ -84,6 +84,10 @@ const (
 	dualSlackOld = time.Second
 )
 
+// noScheduling is what 3.0.6 says of a machine, or a control group, that does not let
+// it have real-time priority. Ours warns.
+const noScheduling = "Unable to set scheduler parameters"
+
 // named are ERROR and CRIT lines of ours that two nodes of 3.0.6 need not
 // write in the same place, with the reason.
 var named = map[string]string{
@@ -105,6 +109,7 @@ func (b Baseline) Judge(o Outcome, p Pair) []string {
 		for _, line := range lines {
 			switch {
 			case !ours[i] && strings.Contains(line, zeroFields): // by chance; see lost.go
+			case !ours[i] && strings.Contains(line, noScheduling): // of this machine, which refuses it
 			case slices.Contains(old.Lines[i], line), slices.ContainsFunc(o.allow, func(part string) bool { return strings.Contains(line, part) }):
 			case !ours[i]:
 				out = append(out, fmt.Sprintf("n%d (3.0.6) logs what it does not log beside its like: %s", i+1, line))
