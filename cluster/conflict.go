@@ -14,7 +14,8 @@ const (
 	ConflictOff Conflict = iota
 	// ConflictWarn: it is said, and the node's groups are taken all the same.
 	ConflictWarn
-	// ConflictRefuse: nothing is taken from the node until nobody answers any more.
+	// ConflictRefuse: nothing is taken from the node until somebody can be asked and
+	// nobody answers any more.
 	ConflictRefuse
 )
 
@@ -55,6 +56,7 @@ type probing struct {
 	Asked Instant
 	Job   uint64
 	// Known: it was answered. Answer says who answers for what; empty for nobody.
+	// With refuse it is also why nobody could be asked at all.
 	Known  bool
 	Answer string
 	// Again is when to ask next, once the node is dead.
@@ -129,6 +131,10 @@ func (m *Machine) probed(j job, ev JobDone) {
 		case !r.Running && r.Err != "" && trouble == "":
 			trouble = r.Err
 		}
+	}
+	if ev.Err != "" && p.Answer == "" && m.cfg.Conflict == ConflictRefuse {
+		// This node may be the one that is cut off: it cannot be sure.
+		p.Answer = "the service network cannot be asked: " + ev.Err
 	}
 	if trouble != "" && !before.Known {
 		m.warn("The service network cannot be asked whether somebody has the addresses: "+trouble, "cannot ask the service network", "node", n.Name, "err", trouble)

@@ -9,18 +9,21 @@ import (
 
 // TestShortDeadtimeConflict: with a deadtime that leaves no time for it the last
 // question begins half of it before death, and its answer comes too late: refuse
-// waits for it, warn takes without.
+// waits for it, warn takes without. Who can ask nobody, and is to refuse, takes
+// nothing.
 func TestShortDeadtimeConflict(t *testing.T) {
 	const deadtime = 400 * time.Millisecond
 	for _, c := range []struct {
 		conflict cluster.Conflict
 		answered bool
+		failed   string
 		// takes: at death, and after the answer.
 		takes [2]bool
 	}{
-		{cluster.ConflictWarn, true, [2]bool{true, true}},
-		{cluster.ConflictRefuse, true, [2]bool{false, false}},
-		{cluster.ConflictRefuse, false, [2]bool{false, true}},
+		{cluster.ConflictWarn, true, "", [2]bool{true, true}},
+		{cluster.ConflictRefuse, true, "", [2]bool{false, false}},
+		{cluster.ConflictRefuse, false, "", [2]bool{false, true}},
+		{cluster.ConflictRefuse, false, "interface eth0 has no carrier", [2]bool{false, false}},
 	} {
 		m := cluster.New(cluster.Config{
 			Self: "node1", Nodes: []string{"node1", "node2"}, Links: []string{"eth0"},
@@ -79,7 +82,7 @@ func TestShortDeadtimeConflict(t *testing.T) {
 		if takes != c.takes[0] {
 			t.Errorf("%v, not answered yet: takes %v", c.conflict, takes)
 		}
-		done := cluster.JobDone{ID: probe.ID, Groups: []cluster.GroupResult{{Key: "web"}, {Key: "db"}}}
+		done := cluster.JobDone{ID: probe.ID, Err: c.failed, Groups: []cluster.GroupResult{{Key: "web"}, {Key: "db"}}}
 		if c.answered {
 			done.Groups[1].Running, done.Groups[1].Err = true, "db is answered for"
 		}

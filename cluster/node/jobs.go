@@ -137,7 +137,10 @@ func (n *Node) runJob(ctx context.Context, job cluster.Job, turns []*turn, statu
 		}
 	case cluster.JobProbe:
 		if n.o.Probe != nil {
-			done.Groups = n.o.Probe(ctx, job.Keys)
+			var err error
+			if done.Groups, err = n.o.Probe(ctx, job.Keys); err != nil {
+				done.Err = err.Error()
+			}
 		}
 	default:
 		done.Err = fmt.Sprintf("job %d is of unknown kind %d", job.ID, job.Kind)

@@ -92,8 +92,8 @@ type Options struct {
 	Fence func(ctx context.Context, node string) error
 	// Probe asks the service network who answers for the addresses of groups that
 	// do not run here, and returns one result for each; nil means that there is
-	// nobody to ask.
-	Probe func(ctx context.Context, keys []string) []cluster.GroupResult
+	// nobody to ask. The error says why none of them could be asked for.
+	Probe func(ctx context.Context, keys []string) ([]cluster.GroupResult, error)
 	// Alive are called in order by the loop whenever a keepalive of this node
 	// has been handed to the media, with the moment before it was: what guards
 	// a node that hangs (addresses that run out, a watchdog device) is fed by

@@ -58,19 +58,20 @@ func (c *Claimed) Error() string {
 // does before it takes one (RFC 5227, RFC 4862). It takes a quarter of a second.
 // Each resource has its result at its index: a *Claimed, another error when it
 // cannot be asked for, nil when nobody answers, or when it is no address of ours.
-func (n *Network) Probe(ctx context.Context, list []resources.Resource) []error {
-	errs := make([]error, len(list))
+// asked counts those that could be asked for.
+func (n *Network) Probe(ctx context.Context, list []resources.Resource) (errs []error, asked int) {
+	errs = make([]error, len(list))
 	if err := n.ready(ctx); err != nil {
 		for i := range errs {
 			errs[i] = err
 		}
-		return errs
+		return errs, 0
 	}
 	type where struct {
 		index int
 		v6    bool
 	}
-	asked := make(map[where][]question)
+	ask := make(map[where][]question)
 	for i, r := range list {
 		a, ok := r.(*address)
 		if !ok || a.net != n || !a.tryLock() {
@@ -88,35 +89,39 @@ func (n *Network) Probe(ctx context.Context, list []resources.Resource) []error 
 		case here, p.link.mac == nil:
 		case !p.link.up:
 			errs[i] = fmt.Errorf("%s: interface %s is down", a.Name(), p.link.name)
+		case !p.link.carrier:
+			errs[i] = fmt.Errorf("%s: interface %s has no carrier", a.Name(), p.link.name)
 		default:
 			w := where{p.link.index, a.spec.addr.Is6()}
-			asked[w] = append(asked[w], question{a.spec.addr, p.link, i})
+			ask[w] = append(ask[w], question{a.spec.addr, p.link, i})
 		}
 	}
 	type result struct {
 		answers []answer
-		failed  []question
+		asked   []question
 		err     error
 	}
-	results := make(chan result, len(asked))
-	for _, questions := range asked {
+	results := make(chan result, len(ask))
+	for _, questions := range ask {
 		go func() { // ends when it has listened long enough
 			answers, err := n.probeLink(ctx, questions)
 			results <- result{answers, questions, err}
 		}()
 	}
-	for range asked {
+	for range ask {
 		r := <-results
 		if r.err != nil {
-			for _, q := range r.failed {
+			for _, q := range r.asked {
 				errs[q.at] = r.err
 			}
+		} else {
+			asked += len(r.asked)
 		}
 		for _, a := range r.answers {
 			errs[a.at] = a.claim
 		}
 	}
-	return errs
+	return errs, asked
 }
 
 // question is about one address on a link; at is its place in the caller's list.

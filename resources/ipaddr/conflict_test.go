@@ -65,7 +65,16 @@ func TestProbe(t *testing.T) {
 			l := newLab(t)
 			n := New(Options{})
 			r := n.resource(t, fmt.Sprintf(c.entry, l.nic))
-			ask := func() error { return n.Probe(context.Background(), []resources.Resource{r})[0] }
+			ours := false
+			ask := func() error {
+				t.Helper()
+				errs, asked := n.Probe(context.Background(), []resources.Resource{r})
+				var claimed *Claimed
+				if answered := errs[0] == nil && !ours || errors.As(errs[0], &claimed); answered != (asked == 1) {
+					t.Errorf("%d asked, %v", asked, errs[0])
+				}
+				return errs[0]
+			}
 			// Another address, of which the end of an IPv6 one looks alike.
 			l.farAdd(t, c.elsewhere)
 			if err := ask(); err != nil {
@@ -83,10 +92,21 @@ func TestProbe(t *testing.T) {
 			l.want(t)
 			// The answer must be another machine's.
 			start(t, r)
+			ours = true
 			if err := ask(); err != nil {
 				t.Errorf("it is ours: %v", err)
 			}
+			ours = false
 			stop(t, r)
+			h, err := netlink.NewHandleAt(l.peer)
+			must(t, err)
+			defer h.Close()
+			must(t, h.LinkSetDown(l.far))
+			eventually(t, "no carrier", func() bool { return l.link(t).Attrs().RawFlags&unix.IFF_RUNNING == 0 })
+			n.forget()
+			if err := ask(); err == nil || !strings.Contains(err.Error(), "has no carrier") {
+				t.Errorf("nobody hears the question: %v", err)
+			}
 			must(t, netlink.LinkSetDown(l.link(t)))
 			n.forget()
 			if err := ask(); err == nil || errors.As(err, &claimed) || !strings.Contains(err.Error(), "is down") {
@@ -111,7 +131,8 @@ func TestProbeMany(t *testing.T) {
 		}
 	}
 	before := time.Now()
-	for i, err := range n.Probe(context.Background(), list) {
+	errs, _ := n.Probe(context.Background(), list)
+	for i, err := range errs {
 		var claimed *Claimed
 		if errors.As(err, &claimed) != want[i] || err != nil && !want[i] {
 			t.Errorf("%s: %v", list[i].Name(), err)

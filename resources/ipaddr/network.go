@@ -55,6 +55,8 @@ type iface struct {
 	name  string
 	mac   net.HardwareAddr // nil where announcements make no sense
 	up    bool
+	// carrier: something is at the other end of the cable.
+	carrier bool
 }
 
 // Network is the machine's addresses and links as this process uses them: two
@@ -212,7 +214,7 @@ func (n *Network) linkAt(index int) (iface, error) {
 
 func ifaceOf(l netlink.Link) iface {
 	attrs := l.Attrs()
-	found := iface{index: attrs.Index, name: attrs.Name, up: attrs.Flags&net.FlagUp != 0}
+	found := iface{index: attrs.Index, name: attrs.Name, up: attrs.Flags&net.FlagUp != 0, carrier: attrs.RawFlags&unix.IFF_RUNNING != 0}
 	silent := attrs.Flags&net.FlagLoopback != 0 || attrs.RawFlags&unix.IFF_NOARP != 0
 	if !silent && len(attrs.HardwareAddr) == 6 {
 		found.mac = attrs.HardwareAddr

@@ -250,7 +250,7 @@ func (d *daemonProcess) open(restarted bool) error {
 	d.watchdog = node.OpenWatchdog(node.WatchdogOptions{
 		Device: c.Watchdog, Keepalive: c.Keepalive, Deadtime: c.Deadtime, Inherited: d.inherited, Log: d.log,
 	})
-	var probe func(context.Context, []string) []cluster.GroupResult
+	var probe func(context.Context, []string) ([]cluster.GroupResult, error)
 	alive, guards := []func(time.Time){d.watchdog.Alive}, []func() string{d.watchdog.Trouble, d.fencing.Trouble, d.supervisionTrouble}
 	if d.addresses != nil {
 		alive, guards = append(alive, d.addresses.Alive), append(guards, d.addressTrouble)

@@ -105,9 +105,10 @@ func (d *daemonProcess) addressTrouble() string {
 	return d.addresses.Trouble()
 }
 
-// probe asks the service network who answers for the addresses of groups.
-func (d *daemonProcess) probe(groups []*resources.Group) func(context.Context, []string) []cluster.GroupResult {
-	return func(ctx context.Context, keys []string) []cluster.GroupResult {
+// probe asks the service network who answers for the addresses of groups. The error
+// says why none could be asked for, if there are any.
+func (d *daemonProcess) probe(groups []*resources.Group) func(context.Context, []string) ([]cluster.GroupResult, error) {
+	return func(ctx context.Context, keys []string) ([]cluster.GroupResult, error) {
 		results := make([]cluster.GroupResult, len(keys))
 		var all []resources.Resource
 		var of []int // index of the result each belongs to
@@ -127,14 +128,22 @@ func (d *daemonProcess) probe(groups []*resources.Group) func(context.Context, [
 				all = append(all, list...)
 			}
 		}
-		for j, err := range d.addresses.Probe(ctx, all) {
+		errs, asked := d.addresses.Probe(ctx, all)
+		var failed error
+		for j, err := range errs {
 			r := &results[of[j]]
 			_, claimed := errors.AsType[*ipaddr.Claimed](err)
+			if err != nil && !claimed && failed == nil {
+				failed = err
+			}
 			if err != nil && (claimed && !r.Running || r.Err == "") {
 				r.Running, r.Err = claimed, err.Error()
 			}
 		}
-		return results
+		if asked > 0 {
+			return results, nil
+		}
+		return results, failed
 	}
 }
 
