@@ -60,3 +60,17 @@ type Looping interface {
 	// and take it for sent and received.
 	Loops() bool
 }
+
+// Deferring is a medium that can let packets wait that need nobody's attention, so
+// that they cost no wake-up.
+type Deferring interface {
+	// Defer says how such packets begin. From now on they do not end a Receive; they
+	// wait, with the stamp of their arrival, until Deferred takes them. None: from
+	// now on every packet ends a Receive; what waits already is still to be taken.
+	// A medium need not keep back what it could: a packet too many in Receive is no
+	// mistake, one that does not begin so and waits would be.
+	Defer(beginnings [][]byte)
+	// Deferred takes the next packet that waits, and never waits itself; false when
+	// there is none. The packet is good until the next call.
+	Deferred() (packet []byte, at time.Time, ok bool)
+}

@@ -41,6 +41,10 @@ type Engine struct {
 	outgoing message.Message
 	wire     []byte
 	codec    Codec
+	// peerSays and weSay are what keepalives say; routine is what Routine returns
+	// of them, nil until it is asked for.
+	peerSays, weSay wording
+	routine         [][]byte
 }
 
 // Codec spells packets in the place of heartbeat's formats and digests: long
@@ -361,6 +365,9 @@ func (e *Engine) packet(in Packet) {
 		e.apply(cluster.LinkHeard{From: v.From, Link: in.Link, At: in.At})
 		return
 	}
+	if _, status := msg.(cluster.Status); status && e.peerSays.note(in.Data) {
+		e.routine = nil
+	}
 	seq, _ := strconv.ParseUint(m.Get("seq"), 16, 64) // the session has read it
 	e.apply(cluster.Heard{
 		From: v.From, Link: in.Link, At: in.At, Msg: msg, Generation: e.session.Generation(v.From), Seq: seq,
@@ -471,7 +478,9 @@ func (e *Engine) transmit(msg cluster.Message) {
 	m := protocol.Encode(&e.outgoing, msg, e.session.FlowControl())
 	seq := e.session.Stamp(m, e.read.Unix, e.read.Load)
 	t := e.encode(m)
-	_, t.Keepalive = msg.(cluster.Status)
+	if _, t.Keepalive = msg.(cluster.Status); t.Keepalive && e.weSay.note(t.Netstring) {
+		e.routine = nil
+	}
 	ackDue, notices := e.session.Sent(seq, t.Netstring, t.Classic)
 	e.notices(notices)
 	if ackDue {

@@ -25,7 +25,7 @@ type delivery struct {
 // newIdle runs a pair for a minute: they have met, and nothing moves any more.
 func newIdle(t testing.TB) *idle {
 	t.Helper()
-	p := &idle{engines: newPair(t), read: Readings{Unix: 1700000000, Load: "0.00 0.01 0.05 1/123 4567"}}
+	p := &idle{engines: newPair(t, cluster.FailbackOn), read: Readings{Unix: 1700000000, Load: "0.00 0.01 0.05 1/123 4567"}}
 	p.wake(0)
 	p.now = cluster.Instant(7 * time.Millisecond) // their keepalives do not coincide
 	p.wake(1)

@@ -25,7 +25,7 @@ func TestOwnLink(t *testing.T) {
 		{"another one does", func([]byte) Input { return Looped{Link: "eth2"} }, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e := newPair(t)[0]
+			e := newPair(t, cluster.FailbackLegacy)[0]
 			var sent []byte
 			for _, out := range e.Step(0, Readings{}, Wake{}) {
 				if out, ok := out.(Transmit); ok {
@@ -50,13 +50,14 @@ func TestOwnLink(t *testing.T) {
 const pairKeepalive = 20 * time.Millisecond
 
 // newPair are the engines of two new nodes, n1 and n2, with one group of n1.
-func newPair(t testing.TB) (engines [2]*Engine) {
+func newPair(t testing.TB, failback cluster.Failback) (engines [2]*Engine) {
 	t.Helper()
 	names := []string{"n1", "n2"}
 	for i, self := range names {
 		e, err := New(Boot{
 			Config: Config{
 				Self: self, Nodes: names, Groups: []cluster.Group{{Node: "n1", Key: "10.0.0.1", Resources: []string{"10.0.0.1"}}},
+				Failback:  failback,
 				Links:     []Link{{Name: "eth1"}, {Name: "eth2"}},
 				Keepalive: pairKeepalive, Deadtime: 200 * time.Millisecond, Warntime: 150 * time.Millisecond, Initdead: 3 * time.Second,
 				MaxRexmitDelay: 250 * time.Millisecond, HopFudge: 1, InnerAuth: true, Conflict: cluster.ConflictWarn,

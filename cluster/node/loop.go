@@ -46,13 +46,18 @@ func (n *Node) Run() Outcome {
 		n.arm()
 		select {
 		case p := <-n.packets:
-			n.packet(p)
+			n.arrived(p)
 		case in := <-n.results:
+			n.arrived()
+			if n.outcome != nil {
+				break
+			}
 			if done, ok := in.(engine.JobDone); ok {
 				delete(n.jobs, done.ID)
 			}
 			n.step(in)
 		case f := <-n.calls:
+			n.arrived()
 			f()
 		case err := <-n.durable:
 			n.persisted(err)
@@ -60,6 +65,7 @@ func (n *Node) Run() Outcome {
 			n.armedOK = false
 			n.tick()
 		}
+		n.letWait()
 		n.maybeReexec()
 	}
 	return *n.outcome
@@ -131,15 +137,7 @@ func (n *Node) tick() {
 // readers were late too: they are given time until their sockets are empty.
 func (n *Node) drain(late time.Duration) {
 	runtime.Gosched()
-	for range packetsMax { // a flood must not keep the wake-up from its turn
-		select {
-		case p := <-n.packets:
-			n.packet(p)
-			continue
-		default:
-		}
-		break
-	}
+	n.arrived()
 	if late < settleAfter {
 		return
 	}
@@ -147,14 +145,18 @@ func (n *Node) drain(late time.Duration) {
 	defer limit.Stop()
 	quiet := time.NewTimer(settleQuiet)
 	defer quiet.Stop()
-	for range packetsMax {
+	for range packetsMax { // a flood must not keep the wake-up from its turn
 		select {
 		case p := <-n.packets:
-			n.packet(p)
+			n.arrived(p)
 			quiet.Reset(settleQuiet)
 		case <-quiet.C:
-			return
+			if !n.arrived() {
+				return
+			}
+			quiet.Reset(settleQuiet)
 		case <-limit.C:
+			n.arrived()
 			return
 		}
 	}
@@ -172,8 +174,10 @@ func (n *Node) noteLateness(now cluster.Instant, late time.Duration) {
 
 func (n *Node) packet(p packet) {
 	now := n.clock.now()
-	n.stepAt(now, engine.Packet{Link: p.link, Data: (*p.buf)[:p.n], At: n.clock.instant(p.at, now)})
-	n.buffers.Put(p.buf)
+	n.stepAt(now, engine.Packet{Link: p.link, Data: p.data, At: n.clock.instant(p.at, now)})
+	if p.buf != nil {
+		n.buffers.Put(p.buf)
+	}
 }
 
 func (n *Node) step(in engine.Input) { n.stepAt(n.clock.now(), in) }

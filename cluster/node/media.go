@@ -46,7 +46,7 @@ func (n *Node) receive(m *medium) {
 				continue
 			}
 			select {
-			case n.packets <- packet{link: m.Link(), at: at, buf: buf, n: size}:
+			case n.packets <- packet{link: m.Link(), at: at, data: (*buf)[:size], buf: buf}:
 			default:
 				m.overrun.Add(1)
 				continue

@@ -25,6 +25,7 @@ type stepper interface {
 	Deadline() (cluster.Instant, bool)
 	View() engine.View
 	Snapshot() ([]byte, error)
+	Routine() [][]byte
 }
 
 // Group is a resource group as jobs use it: [resources.Group].
@@ -149,8 +150,8 @@ const (
 type packet struct {
 	link string
 	at   time.Time
-	buf  *[]byte
-	n    int
+	data []byte
+	buf  *[]byte // what data lies in, to be given back; nil for a packet that waited
 }
 
 // Node is one running node.
@@ -183,6 +184,7 @@ type Node struct {
 	// those that lead back here.
 	follow   []engine.Input
 	media    []*medium
+	deferred deferred
 	jobs     map[uint64]context.CancelCauseFunc
 	turns    map[string]*turn // the last job ordered for each group
 	replies  map[uint64]chan engine.Reply

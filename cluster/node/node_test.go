@@ -28,6 +28,7 @@ type scripted struct {
 	none     bool
 	on       func(now cluster.Instant, in engine.Input) []engine.Output
 	view     engine.View
+	routine  [][]byte
 }
 
 func (s *scripted) Step(now cluster.Instant, _ engine.Readings, in engine.Input) []engine.Output {
@@ -36,6 +37,7 @@ func (s *scripted) Step(now cluster.Instant, _ engine.Readings, in engine.Input)
 func (s *scripted) Deadline() (cluster.Instant, bool) { return s.deadline, !s.none }
 func (s *scripted) View() engine.View                 { return s.view }
 func (s *scripted) Snapshot() ([]byte, error)         { return []byte("snapshot"), nil }
+func (s *scripted) Routine() [][]byte                 { return s.routine }
 
 // wire is a medium of which the test holds the other end.
 type wire struct {

@@ -61,6 +61,10 @@ type Socket struct {
 	// emptyAt is when the queue was last seen empty: what is received later
 	// arrived later.
 	emptyAt time.Time
+	// taken is what Take has received and not yet returned, nil before its first
+	// call.
+	taken    *batch
+	takeOnce func(fd uintptr) bool
 }
 
 // New opens a socket: family, type and protocol as for socket(2). The name is
@@ -73,10 +77,10 @@ func New(name string, family, typ, protocol int) (*Socket, error) {
 	return newSocket(name, fd)
 }
 
-// NewSender opens a socket of which nothing is received; Receive must not be
-// called. It stays out of the runtime's poller, which would wake the process
-// whenever the interface has taken a packet.
-func NewSender(name string, family, typ, protocol int) (*Socket, error) {
+// NewUnwatched opens a socket that stays out of the runtime's poller: neither a
+// packet that comes nor one that the interface has taken wakes the process. It is for
+// sending and for Take; Receive must not be called.
+func NewUnwatched(name string, family, typ, protocol int) (*Socket, error) {
 	fd, err := unix.Socket(family, typ|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
 		return nil, fmt.Errorf("open socket %s: %w", name, err)
@@ -184,7 +188,7 @@ func (s *Socket) Receive(buf []byte) (n int, at time.Time, err error) {
 	case s.header.Flags&unix.MSG_TRUNC != 0:
 		return 0, time.Time{}, ErrTooLong
 	}
-	return s.received, s.arrival(), nil
+	return s.received, s.arrival(&s.header, &s.control), nil
 }
 
 // recvmsg is one attempt; false means wait for the socket to become readable.
@@ -211,16 +215,16 @@ func (s *Socket) recvmsg(fd uintptr) bool {
 // monotonic reading. A wall clock that was stepped between arrival and now
 // would falsify it, so the result stays between the moment at which the queue
 // was last seen empty and now.
-func (s *Socket) arrival() time.Time {
+func (s *Socket) arrival(header *unix.Msghdr, control *[8]uint64) time.Time {
 	now := time.Now()
-	if s.header.Controllen < unix.SizeofCmsghdr {
+	if header.Controllen < unix.SizeofCmsghdr {
 		return now
 	}
-	head := (*unix.Cmsghdr)(unsafe.Pointer(&s.control))
+	head := (*unix.Cmsghdr)(unsafe.Pointer(control))
 	if head.Level != unix.SOL_SOCKET || head.Type != unix.SCM_TIMESTAMPNS {
 		return now
 	}
-	stamp := (*unix.Timespec)(unsafe.Pointer(uintptr(unsafe.Pointer(&s.control)) + uintptr(unix.CmsgLen(0))))
+	stamp := (*unix.Timespec)(unsafe.Pointer(uintptr(unsafe.Pointer(control)) + uintptr(unix.CmsgLen(0))))
 	return clampArrival(now, time.Duration(now.UnixNano()-stamp.Nano()), s.emptyAt)
 }
 

@@ -80,11 +80,7 @@ const interfacesMax = 64
 // the time, are mostly elsewhere. All else passes, and so does everything where the
 // kernel refuses.
 func attention(fd int, indexes []int) error {
-	program, err := bpf.Assemble(attentionProgram(indexes))
-	if err != nil {
-		return err
-	}
-	return attachFilter(fd, unix.SO_ATTACH_FILTER, program)
+	return attachFilter(fd, unix.SO_ATTACH_FILTER, attentionProgram(indexes))
 }
 
 func attentionProgram(indexes []int) []bpf.Instruction {

@@ -64,6 +64,7 @@ type receiver struct {
 	media []*medium // open ones; the first is the reader
 	// reading counts the calls of the socket's Receive that are under way.
 	reading int
+	waiting waiting
 }
 
 // bindAddress is what the receiving socket is bound to: the group of a
@@ -91,6 +92,7 @@ func newReceiver(name string, spec Spec, bind netip.Addr, inherited *os.File) (*
 		if socket, err := datagram.Adopt(name, inherited); err == nil {
 			if socket.Control(r.isOurs) == nil {
 				r.socket, r.bound = socket, true
+				_ = socket.Control(r.adopt)
 			} else {
 				socket.Close()
 			}
@@ -103,7 +105,7 @@ func newReceiver(name string, spec Spec, bind netip.Addr, inherited *os.File) (*
 		}
 		r.socket = socket
 	}
-	if err := r.socket.Control(r.setOptions); err != nil {
+	if err := r.socket.Control(func(fd int) error { return r.setOptions(fd, r.bound) }); err != nil {
 		r.socket.Close()
 		return nil, fmt.Errorf("set up %s for receiving: %w", name, err)
 	}
@@ -133,17 +135,30 @@ func (r *receiver) isOurs(fd int) error {
 	return nil
 }
 
+// adopt takes up an inherited socket: it learns the interface that it is bound to
+// (binding it again would take it out of the group of those that share its port),
+// and takes away by what the former program sorted packets.
+func (r *receiver) adopt(fd int) error {
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_REUSEPORT_BPF, 0)
+	index, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
+	if err == nil {
+		r.index = index
+	}
+	return err
+}
+
 // setOptions makes the port shareable: by the group of a multicast medium and
 // the wildcard address of another on the same interface, and with an original
 // heartbeat that is being replaced.
-func (r *receiver) setOptions(fd int) error {
+func (r *receiver) setOptions(fd int, bound bool) error {
 	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	if !r.spec.multicast() {
 		err = errors.Join(err, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
 	}
 	if r.spec.family() == unix.AF_INET6 {
 		// Once bound it cannot be changed, and an inherited socket has it.
-		if !r.bound {
+		if !bound {
 			err = errors.Join(err, unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1))
 		}
 		return errors.Join(err, unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_ALL, 0))
@@ -161,6 +176,9 @@ func (r *receiver) follow(i netif) error {
 	if r.bound && r.index == i.index {
 		return nil
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stopSorting() // until the second socket, too, is of this interface
 	return r.socket.Control(func(fd int) error {
 		if err := unix.BindToDevice(fd, r.spec.Interface); err != nil {
 			return fmt.Errorf("%s: bind to device: %w", r.name, err)
@@ -172,7 +190,7 @@ func (r *receiver) follow(i netif) error {
 			r.bound = true
 		}
 		if r.spec.multicast() {
-			if err := r.joinGroup(fd, i.index); err != nil {
+			if err := r.joinGroup(fd, r.index, i.index); err != nil {
 				return fmt.Errorf("%s: join group: %w", r.name, err)
 			}
 		}
@@ -195,20 +213,20 @@ func (r *receiver) address(index int) unix.Sockaddr {
 // joinGroup joins the group on the interface, and leaves it on the one that
 // had the name before: memberships of a socket are few, and a vanished
 // interface does not give them back.
-func (r *receiver) joinGroup(fd, index int) error {
+func (r *receiver) joinGroup(fd, old, index int) error {
 	var err error
 	if r.bind.Is4() {
 		request := &unix.IPMreqn{Multiaddr: r.bind.As4()}
-		if r.index != 0 {
-			request.Ifindex = int32(r.index)
+		if old != 0 {
+			request.Ifindex = int32(old)
 			_ = unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_DROP_MEMBERSHIP, request)
 		}
 		request.Ifindex = int32(index)
 		err = unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, request)
 	} else {
 		request := &unix.IPv6Mreq{Multiaddr: r.bind.As16()}
-		if r.index != 0 {
-			request.Interface = uint32(r.index)
+		if old != 0 {
+			request.Interface = uint32(old)
 			_ = unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, unix.IPV6_LEAVE_GROUP, request)
 		}
 		request.Interface = uint32(index)
@@ -270,6 +288,7 @@ func (r *receiver) leave(m *medium) {
 	}
 	switch {
 	case len(r.media) == 0:
+		r.closeWaiting()
 		r.socket.Close()
 	case !wasReader:
 	case r.reading > 0:

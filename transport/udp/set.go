@@ -174,6 +174,7 @@ func (s *set) refresh() bool {
 				continue
 			}
 			complete = r.follow(look(r.spec.Interface)) == nil && complete
+			r.sort(s.ours)
 		}
 		for _, m := range s.media {
 			if m.isClosed() {
@@ -184,6 +185,11 @@ func (s *set) refresh() bool {
 		return nil
 	})
 	return s.attend(looked) && complete
+}
+
+// ours reports whether that is the number of one of the receivers' sockets.
+func (s *set) ours(socket uint64) bool {
+	return slices.ContainsFunc(s.receivers, func(r *receiver) bool { return r.waiting.number.Load() == socket || number(r.socket) == socket })
 }
 
 // attend has the kernel report changes of these interfaces' addresses and of no

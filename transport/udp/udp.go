@@ -202,7 +202,7 @@ func openIn(specs []Spec, inherited Inherited, in func(func() error) error) (med
 
 // open opens the medium's sockets and enters it into its receiver.
 func (m *medium) open(receivers map[string]*receiver, inherited Inherited) error {
-	out, err := datagram.NewSender(m.name, m.spec.family(), unix.SOCK_DGRAM, 0)
+	out, err := datagram.NewUnwatched(m.name, m.spec.family(), unix.SOCK_DGRAM, 0)
 	if err != nil {
 		return err
 	}
