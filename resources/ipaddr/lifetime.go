@@ -153,30 +153,39 @@ func (n *Network) renew() {
 func (n *Network) prolong(list []*address) {
 	looks := make([]request, 0, len(list))
 	for _, a := range list {
-		looks = append(looks, lookRequest(a.spec.addr, a.place.link.index))
+		if a.spec.addr.Is6() {
+			looks = append(looks, lookRequest(a.spec.addr, a.place.link.index))
+		}
 	}
 	n.k.ask(looks)
 	reqs, whose := make([]request, 0, len(list)), make([]*address, 0, len(list))
-	for i, a := range list {
-		f, err := looks[i].found(a.spec.addr)
-		if err == nil && f.index != a.place.link.index {
-			var there bool
-			if there, err = n.present(a.spec.addr, a.place.link.index); err == nil && !there {
+	for _, a := range list {
+		flags := uint32(unix.IFA_F_MCAUTOJOIN)
+		if a.spec.addr.Is6() {
+			f, err := looks[0].found(a.spec.addr)
+			looks = looks[1:]
+			if err != nil {
+				a.sayUnrenewed(err)
+			}
+			if err != nil || f.index != a.place.link.index {
 				continue
 			}
-		}
-		if err != nil {
-			a.sayUnrenewed(err)
-			continue
+			if f.flags&unix.IFA_F_PERMANENT != 0 && a.mortal(a.place.link) {
+				// Changed in place it would hand its lifetime on to the route of its
+				// subnet, which the node's own addresses need.
+				reqs, whose = append(reqs, removeRequest(a.place)), append(whose, a)
+			}
+			flags = 0
 		}
 		r, ok := a.placeRequest(a.place, unix.NLM_F_CREATE|unix.NLM_F_REPLACE)
 		if !ok {
 			continue
 		}
-		if a.spec.addr.Is6() && f.flags&unix.IFA_F_PERMANENT != 0 && a.mortal(a.place.link) {
-			// Changed in place it would hand its lifetime on to the route of its
-			// subnet, which the node's own addresses need.
-			reqs, whose = append(reqs, removeRequest(a.place)), append(whose, a)
+		if flags != 0 {
+			// The kernel has no order for an IPv4 address that must be there already.
+			// But it refuses to add one with this flag, which is for multicast
+			// addresses, and does not look at it where the address is there.
+			r.attr(unix.IFA_FLAGS, binary.NativeEndian.AppendUint32(nil, flags))
 		}
 		reqs, whose = append(reqs, r), append(whose, a)
 	}
@@ -186,7 +195,8 @@ func (n *Network) prolong(list []*address) {
 		n.k.ask(reqs)
 	}
 	for i, r := range reqs {
-		if r.err != nil {
+		gone := errors.Is(r.err, unix.EINVAL) || errors.Is(r.err, unix.ENODEV)
+		if r.err != nil && (!gone || whose[i].spec.addr.Is6()) {
 			whose[i].sayUnrenewed(r.err)
 		}
 	}

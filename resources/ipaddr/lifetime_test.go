@@ -230,6 +230,53 @@ func TestPromisedTooMuch(t *testing.T) {
 	}
 }
 
+// TestProlongAddsNothing: an address that is gone is not brought back by its renewal,
+// and one that is there is as it was but for its lifetime.
+func TestProlongAddsNothing(t *testing.T) {
+	for _, f := range families {
+		t.Run(f.typ, func(t *testing.T) {
+			l := newLab(t, f.own)
+			var said log
+			n := living(60*time.Second, said.add)
+			r := n.resource(t, f.typ+"::"+f.addr+"/"+l.nic)
+			start(t, r)
+			a := r.(*address)
+			must(t, a.lock(context.Background()))
+			defer a.unlock()
+			look := func() (found netlink.Addr) {
+				t.Helper()
+				list, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(l.link(t), netlink.FAMILY_ALL) })
+				must(t, err)
+				for _, each := range list {
+					if each.IPNet.String() == f.addr {
+						found = each
+					}
+				}
+				return found
+			}
+			before := look()
+			n.Alive(time.Now().Add(-30 * time.Second))
+			n.prolong([]*address{a})
+			after := look()
+			if after.ValidLft > 30 || after.ValidLft < 15 {
+				t.Errorf("it has %d s left", after.ValidLft)
+			}
+			if before.Flags != after.Flags || before.Scope != after.Scope || before.Label != after.Label {
+				t.Errorf("changed from %+v to %+v", before, after)
+			}
+			n.Alive(time.Now())
+			l.del(t, f.addr)
+			n.prolong([]*address{a})
+			if v := l.valid(t, f.addr); v >= 0 {
+				t.Errorf("it was added, with %d s", v)
+			}
+			if said.has("cannot be renewed") {
+				t.Errorf("log: %q", said.list)
+			}
+		})
+	}
+}
+
 // TestOthersSurviveExpiry: when a service address runs out that was its subnet's
 // primary one, the node's own addresses and routes stay.
 func TestOthersSurviveExpiry(t *testing.T) {
