@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -93,10 +94,13 @@ func sh(t *testing.T, args ...string) string {
 	return string(out)
 }
 
+// segments counts them: tests run side by side, for each is mostly waiting.
+var segments atomic.Int32
+
 // cells makes n nodes on one segment: node1 is 192.0.2.1 on eth0.
 func cells(t *testing.T, n int) []*cell {
 	t.Helper()
-	label := fmt.Sprintf("hbd%d", os.Getpid())
+	label := fmt.Sprintf("hbd%d-%d", os.Getpid(), segments.Add(1))
 	hub := label + "-hub"
 	remove := func() {
 		for i := range n {
@@ -253,6 +257,7 @@ func (c *cell) status() control.Status {
 // TestConfigErrors: the daemon does not start on a bad configuration, says so as
 // the original does and adds the place.
 func TestConfigErrors(t *testing.T) {
+	t.Parallel()
 	c := cells(t, 1)[0]
 	good := c.file("etc/ha.d/ha.cf")
 	c.write("ha.cf", good+"garbage\n", 0o644)
@@ -270,6 +275,7 @@ func TestConfigErrors(t *testing.T) {
 // TestLife: start, second start, status, reload, stop, crash, with the files
 // each leaves.
 func TestLife(t *testing.T) {
+	t.Parallel()
 	c := cells(t, 1)[0]
 	c.expect(0, "info: Configuration validated. Starting heartbeat 3.0.6")
 	pid := c.pid()
@@ -337,6 +343,7 @@ func TestLife(t *testing.T) {
 // TestReplaceInPlace: with a changed ha.cf the process executes itself anew and
 // nothing moves: same pid, same generation, rising sequence, address in place.
 func TestReplaceInPlace(t *testing.T) {
+	t.Parallel()
 	c := cells(t, 1)[0]
 	c.expect(0, "Starting heartbeat")
 	until(t, "node1 has taken the address", func() bool { return c.status().Stable && c.hasAddress() })
@@ -366,6 +373,7 @@ func TestReplaceInPlace(t *testing.T) {
 // TestUnmanaged: with -M the daemon settles without touching a resource. With
 // uuidfrom nodename nothing is stored; a watchdog that cannot be opened is named.
 func TestUnmanaged(t *testing.T) {
+	t.Parallel()
 	c := cells(t, 1)[0]
 	c.write("ha.cf", c.file("etc/ha.d/ha.cf")+"uuidfrom nodename\nwatchdog /dev/nowatchdog\n", 0o644)
 	c.write("haresources", c.file("etc/ha.d/haresources")+"node1 IPAddr::10.9.9.9\n", 0o644)
@@ -393,6 +401,7 @@ func TestUnmanaged(t *testing.T) {
 // TestPair: two daemons; the owner is killed, the other takes over; the killed
 // one returns and does not keep what it finds; standby moves the group back.
 func TestPair(t *testing.T) {
+	t.Parallel()
 	pair := cells(t, 2)
 	one, two := pair[0], pair[1]
 	for _, c := range pair {

@@ -93,6 +93,7 @@ func (c *cell) owner() {
 // supervisor, with what it owned; stopped, both are gone. A restart in place is
 // no death.
 func TestSupervised(t *testing.T) {
+	t.Parallel()
 	c := cells(t, 1)[0]
 	c.owner()
 	above := c.supervisor()
@@ -171,6 +172,7 @@ func (c *cell) revived(than int) {
 // did; no second daemon is started beside it. TERM to a supervisor is TERM to the
 // daemon.
 func TestSupervisorKilled(t *testing.T) {
+	t.Parallel()
 	c := cells(t, 1)[0]
 	c.owner()
 	pid, above := c.pid(), c.supervisor()
@@ -238,6 +240,7 @@ func TestSupervisorKilled(t *testing.T) {
 // TestSupervisorRenewed: after an upgrade in place the supervisor is one of the new
 // program too.
 func TestSupervisorRenewed(t *testing.T) {
+	t.Parallel()
 	c := cells(t, 1)[0]
 	c.exe = filepath.Join(c.root, "heartbeat")
 	c.install(program)
@@ -298,6 +301,7 @@ exit 1
 // TestCrashLoop: daemons that die at each start are given up with a sentence,
 // and what the last good one owned is released: nobody else here would.
 func TestCrashLoop(t *testing.T) {
+	t.Parallel()
 	for _, way := range []struct {
 		name, script, config string
 		says                 []string // one of them
@@ -338,6 +342,7 @@ func TestCrashLoop(t *testing.T) {
 // TestCoreDumps: what ha.cf says of cores holds for the daemon and for what it
 // starts, also after a restart in place.
 func TestCoreDumps(t *testing.T) {
+	t.Parallel()
 	c := cells(t, 1)[0]
 	c.write("ha.cf", c.file("etc/ha.d/ha.cf")+"respawn root /bin/sleep 4714\n", 0o644)
 	c.owner()
