@@ -11,6 +11,11 @@
 // tested; -programs mixed puts ours on n1 and 3.0.6 on n2, -programs
 // mixed-reverse the other way round.
 //
+// The machine that runs them may be busy and may stand still for seconds. So they wait
+// for conditions, and demand order and state: what the kernel's own news tell
+// (lab.Node.Removals) rather than for how long a client missed an answer. Where a pause
+// can change what happens rightly, lab.Paused says that there was one.
+//
 // The demonstration (go run ./integration/demo) and the benchmark
 // (go run ./integration/bench) use the same lab.
 package integration
