@@ -20,6 +20,11 @@ func (m *Machine) askResources(from string, msg AskResources) {
 		}
 		return
 	}
+	if m.st.StandbyEnd.On && msg.Info == "me" && m.crossed(from) {
+		m.record("standby", "withdraws its standby request", from+" has asked for one at the same time")
+		m.cancelStandby(from, from+" has asked for a standby at the same time")
+		m.st.OtherStable = true // what was said before both requests still holds
+	}
 	if m.st.StandbyEnd.On && msg.Info == "me" {
 		left := m.st.StandbyEnd.At.Sub(m.now).Seconds()
 		m.warn(fmt.Sprintf("Standby in progress- new request from %s ignored [%d seconds left]", from, int(left)), "standby request ignored: one is in progress", "node", from)
@@ -114,6 +119,14 @@ func (m *Machine) standbyBegin(from string, self bool, msg AskResources) {
 		m.progress(fmt.Sprintf("%s is giving up %s resources", from, msg.Set))
 		m.send(AskResources{Set: msg.Set, Info: "other"})
 	}
+}
+
+// crossed reports whether another new node's request has met ours, which it
+// ignores: of two the one of the first by name counts. Else both would wait in vain,
+// and ask again at the same time.
+func (m *Machine) crossed(from string) bool {
+	waits := m.st.Standby == StandbyMe && m.st.StandbyEnd.At.Sub(m.now) <= standbyAnswer
+	return waits && m.peerNew() && from < m.cfg.Self
 }
 
 // releasedUnasked reports whether a 3.0.6 node has released a set, by its newest

@@ -325,6 +325,16 @@ func TestWays(t *testing.T) {
 			owners: "web: alpha; ",
 		},
 		{
+			name:   "of two requests for a standby that cross one counts",
+			change: func(c *engine.Config) { c.Links = c.Links[:1] },
+			deeds: deeds{
+				{0, Fault{Kind: Partition, Node: "alpha", Peer: "beta", Link: "eth0"}, false},
+				{21003 * ms, Fault{Kind: Partition, Node: "alpha", Peer: "beta", Link: "eth0"}, true},
+				{31503 * ms, Fault{Kind: Standby, Node: "beta", Set: cluster.All}, false},
+			},
+			owners: "web: alpha; ",
+		},
+		{
 			name:   "who was still starting when the links were cut is reset like anybody",
 			change: func(c *engine.Config) { c.Links, c.Stonith, c.FenceDelay = c.Links[:1], true, 10*time.Second },
 			deeds: deeds{

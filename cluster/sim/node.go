@@ -149,6 +149,8 @@ type job struct {
 	next    int
 	results []cluster.GroupResult
 	boot    bool
+	// ordered is the world's time at which it was.
+	ordered time.Duration
 	// skip are groups of a start, still ahead, that are released meanwhile.
 	skip []string
 }
@@ -649,7 +651,7 @@ func (n *node) run(j cluster.Job) {
 		if j.Kind == cluster.JobGive {
 			n.skipAhead(j.Keys)
 		}
-		n.advance(&job{Job: j})
+		n.advance(&job{Job: j, ordered: n.w.now})
 	}
 }
 

@@ -233,10 +233,10 @@ func (n *node) fingerprint(h io.Writer, at map[string]engine.Position) {
 	for _, r := range n.groups {
 		put(h, r.up, r.whole, r.stuck, r.giving)
 		if a := r.act; a != nil {
-			put(h, a.kind, max(a.ends-now, 0), a.fails, a.err != "", a.rollback, a.over, a.job.next, a.job.skip)
+			put(h, a.kind, max(a.ends-now, 0), a.fails, a.err != "", a.rollback, a.over, a.job.next, a.job.skip, a.job.ordered < n.stallEnd)
 		}
 		for _, j := range r.waiting {
-			put(h, j.Kind, j.next, j.skip)
+			put(h, j.Kind, j.next, j.skip, j.ordered < n.stallEnd)
 		}
 	}
 	if n.engine != nil {
