@@ -21,8 +21,17 @@ func (m *Machine) Fingerprint(now Instant) (json.RawMessage, error) {
 	for _, t := range []*timer{&st.Beat, &st.Ask, &st.Settle, &st.FailbackTry, &st.StandbyEnd, &st.ShutdownStep, &st.RestartAt, &st.Fencing.Try, &st.Retry, &st.Pending.Timeout, &st.IPFail.GiveUp, &st.Overlap, &st.Repeat.Timer, &st.AskBack} {
 		f.timer(t)
 	}
-	f.since(&st.Repeat.Claimed, doubtTime)
-	f.since(&st.Repeat.Loss, doubtTime)
+	if m.peerNew() || !m.peerAlive() { // with 3.0.6 only, and what was said to it
+		st.Repeat.Claimed, st.Repeat.Loss = timer{}, timer{}
+	} else {
+		f.since(&st.Repeat.Claimed, doubtTime)
+		f.since(&st.Repeat.Loss, doubtTime)
+	}
+	if len(m.cfg.Nodes) <= 2 {
+		st.AskNext = 0 // there is one to ask
+	}
+	st.Acquired = false // so far as it is said
+	st.FailbackAsked = st.FailbackAsked && st.Standby == StandbyMe
 	st.Repeat.Told = false
 	st.IPFail.Reason = ""
 	st.Exchange, st.LastExchange = st.LastExchange-st.Exchange, 0
@@ -56,6 +65,7 @@ func (m *Machine) Fingerprint(now Instant) (json.RawMessage, error) {
 		f.node(m, &st.Nodes[i])
 	}
 	st.Groups = slices.Clone(st.Groups)
+	retries := false
 	for i := range st.Groups {
 		g := &st.Groups[i]
 		if m.busy(m.cfg.Groups[i].Key) {
@@ -64,8 +74,13 @@ func (m *Machine) Fingerprint(now Instant) (json.RawMessage, error) {
 			g.Job = 0
 		}
 		g.Since, g.Reason = 0, ""
-		if g.RetryAt != 0 {
+		switch {
+		case g.RetryAt == 0:
+		case g.State != "failed" && !g.Wanted:
+			g.RetryAt = 0 // nothing is done then
+		default:
 			g.RetryAt = f.instant(g.RetryAt, f.long)
+			retries = true
 		}
 		if g.State == "" {
 			g.State = "stopped"
@@ -73,6 +88,9 @@ func (m *Machine) Fingerprint(now Instant) (json.RawMessage, error) {
 		if g.Err != "" {
 			g.Err = "failed"
 		}
+	}
+	if !retries {
+		st.Retry = timer{}
 	}
 	st.Jobs = append([]job(nil), st.Jobs...)
 	for i := range st.Jobs {

@@ -18,6 +18,8 @@ const (
 	askPause = time.Second
 	// failbackPause separates two attempts to hand resources back.
 	failbackPause = time.Second
+	// askAgainPause separates two requests for a group of ours (legacy mode).
+	askAgainPause = 10 * time.Second
 	// askBackPause separates two requests to release what a node has forgotten.
 	askBackPause = 10 * time.Second
 	// failbackAgain is how long after a request that got no answer it is made

@@ -539,7 +539,7 @@ func (m *Machine) localAsked(results []GroupResult, askPeer bool) {
 func (m *Machine) askFor(g *groupState, key string) {
 	m.send(IPRequest{key})
 	g.Wanted = true
-	m.retryAt(g, m.now.Add(settleTime))
+	m.retryAt(g, m.now.Add(askAgainPause))
 }
 
 // wantAgain is the end of the wait for an answer to askFor.

@@ -1,6 +1,9 @@
 package transport
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"slices"
+)
 
 // Position is how far a node's own numbering has come.
 type Position struct{ Generation, Seq uint64 }
@@ -41,6 +44,8 @@ func (s *Session) Fingerprint(at map[string]Position) (json.RawMessage, error) {
 		for _, x := range p.Missing {
 			o.Missing = append(o.Missing, min(pos.Seq-x.Seq, behindMax))
 		}
+		slices.Sort(o.Missing)
+		o.Missing = slices.Compact(o.Missing) // of those long ago it matters that there are some
 		f.Peers = append(f.Peers, o)
 	}
 	return json.Marshal(f)

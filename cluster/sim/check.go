@@ -317,7 +317,7 @@ func (w *world) classify(key string, taker, holder *node) (Class, bool) {
 	// A process that was stopped, or a machine, goes on with its jobs before it
 	// hears anything.
 	woke := taker.stallEnd > 0 && h.at <= taker.woke
-	if a := taker.group(key).act; a != nil && a.job.ordered < taker.stallEnd && w.now-taker.stallEnd <= w.scenario.startGrace() {
+	if a := taker.group(key).act; a != nil && a.job.ordered <= taker.stallEnd && w.now-taker.stallEnd <= w.scenario.startGrace() {
 		woke = true // also where it waited for another's turn meanwhile
 	}
 	if taker.config.Stonith && !woke {

@@ -291,7 +291,8 @@ func (w *world) goTo(m moment) {
 }
 
 // possible are the faults that may begin now. Links are alike to the nodes, so
-// the first one that works is cut. A script fails while it runs, and goes on
+// the first one that works is cut; in one direction only the last one, for what is
+// lost on it comes on another. A script fails while it runs, and goes on
 // failing; groups of one node go the same way, so it is the first one of each.
 func (w *world) possible() (list []Fault) {
 	c := w.scenario.Cluster
@@ -300,8 +301,14 @@ func (w *world) possible() (list []Fault) {
 			list = append(list, f)
 		}
 	}
-	if i := slices.IndexFunc(c.Links, func(l string) bool { return !w.isCut(c.Nodes[0], c.Nodes[1], l) }); i >= 0 {
-		add(Fault{Kind: Partition, Node: c.Nodes[0], Peer: c.Nodes[1], Link: c.Links[i]})
+	a, b := c.Nodes[0], c.Nodes[1]
+	whole := slices.DeleteFunc(slices.Clone(c.Links), func(l string) bool { return w.isCut(a, b, l) || w.isCut(b, a, l) })
+	if len(whole) > 0 {
+		add(Fault{Kind: Partition, Node: a, Peer: b, Link: whole[0]})
+	}
+	if len(whole) == 1 && !slices.ContainsFunc(w.active, func(f Fault) bool { return f.Kind == Cut }) {
+		add(Fault{Kind: Cut, Node: a, Peer: b, Link: whole[0]})
+		add(Fault{Kind: Cut, Node: b, Peer: a, Link: whole[0]})
 	}
 	for _, n := range w.nodes {
 		if n.powered && !w.suffers(n, PowerOff) {

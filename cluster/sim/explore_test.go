@@ -73,6 +73,7 @@ func TestExplore(t *testing.T) {
 			"freeze": "the machine alpha freezes, clock and all", "killed": "the daemon on alpha is killed (SIGKILL)",
 			"stall":     "the daemon on alpha stands still (SIGSTOP, swapping)",
 			"partition": "link eth0 is cut", "alone at start": "link eth0 is cut",
+			"one-way": "link eth0 loses all from alpha to beta",
 		}},
 		{"fencing", func(c *engine.Config) { c.Links, c.Stonith, c.FenceDelay = c.Links[:1], true, 20*time.Second }, map[string]string{}},
 	} {
@@ -119,6 +120,36 @@ func TestExploreLegacy(t *testing.T) {
 			for _, f := range x.Findings {
 				if !f.Known || f.Class == string(ClassLegacy) {
 					t.Errorf("%s: %v %v", f.Title(), f.Text, f.Way)
+				}
+			}
+		})
+	}
+}
+
+// TestExploreLifetime: where the kernel takes the addresses of a killed daemon before
+// the other node takes them there is no window, unless the group is more than that.
+func TestExploreLifetime(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		gone      time.Duration
+		addresses []string
+		window    bool
+	}{
+		{"none", 0, []string{"web"}, true},
+		{"gone in time", 9750 * time.Millisecond, []string{"web"}, false},
+		{"gone too late", 11 * time.Second, []string{"web"}, true},
+		{"not only addresses", 9750 * time.Millisecond, nil, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := testPair(nil)
+			p.Gone, p.Addresses = tt.gone, tt.addresses
+			x := explored(t, p, 1)
+			if f := x.find(TwoOwners, string(ClassKill)); (f != nil) != tt.window {
+				t.Errorf("found %v, want it: %v", f, tt.window)
+			}
+			for _, f := range x.Findings {
+				if !f.Known {
+					t.Errorf("%s: %v", f.Title(), f.Text)
 				}
 			}
 		})
@@ -409,7 +440,7 @@ func TestCloneSharesNothing(t *testing.T) {
 		shared []string // never changed, or of the simulator's own loop
 		cloned []string
 	}{
-		{world{}, []string{"config", "ring", "bypass", "agenda", "replays", "trace"},
+		{world{}, []string{"config", "ring", "bypass", "agenda", "replays", "trace", "addresses"},
 			[]string{"scenario", "source", "random", "net", "nodes", "active", "results", "resets", "check", "result", "watch"}},
 		{node{}, []string{"config", "record", "writes"},
 			[]string{"w", "groups", "engine", "mail", "pending", "scripts", "pongs", "held", "orders", "booting", "heard", "sent"}},

@@ -82,6 +82,7 @@ type node struct {
 	sent   []keepalive // ring
 	sentAt int
 	beats  int
+	beatAt time.Duration // machine time of the last keepalive
 }
 
 type letter struct {
@@ -476,6 +477,7 @@ func (n *node) transmit(t engine.Transmit) {
 	}
 	if t.Keepalive {
 		n.beats++
+		n.beatAt = n.local()
 		k := keepalive{data: data, n: n.beats, gen: n.gen}
 		if len(n.sent) < sentMax {
 			n.sent = append(n.sent, k)
@@ -826,6 +828,9 @@ func (n *node) next() (at time.Duration, do func(), ok bool) {
 			earlier(a.ends, func() { n.actionEnds(r) })
 		}
 	}
+	if at, ok := n.addressesEnd(); ok {
+		earlier(at, n.loseAddresses)
+	}
 	if n.starts {
 		earlier(n.startAt, n.start)
 	}
@@ -847,6 +852,28 @@ func (n *node) next() (at time.Duration, do func(), ok bool) {
 		return 0, nil, false
 	}
 	return n.clock.when(local), do, true
+}
+
+// addressesEnd is when the kernel of a machine whose daemon is gone takes its
+// addresses away (machine time).
+func (n *node) addressesEnd() (at time.Duration, ok bool) {
+	if n.w.gone == 0 || n.engine != nil {
+		return 0, false
+	}
+	return n.beatAt + n.w.gone, slices.ContainsFunc(n.groups, n.losing)
+}
+
+// losing reports whether a group is up that lives no longer than its addresses.
+func (n *node) losing(r *resource) bool {
+	return r.up && r.act == nil && slices.Contains(n.w.addresses, r.key)
+}
+
+func (n *node) loseAddresses() {
+	for _, r := range n.groups {
+		if n.losing(r) {
+			n.w.down(n, r)
+		}
+	}
 }
 
 // answered is what the service network, which no fault reaches, says of groups: who

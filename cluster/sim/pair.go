@@ -23,6 +23,11 @@ type Pair struct {
 	Nodes []engine.Config
 	// Start and Stop are how long a group takes.
 	Start, Stop time.Duration
+	// Gone is how long after a node's last keepalive its addresses are gone at the
+	// latest, by their lifetime; 0 is never. Addresses are the groups that consist of
+	// nothing else.
+	Gone      time.Duration
+	Addresses []string
 
 	planted planted
 }
@@ -68,6 +73,7 @@ func (p Pair) world() *world {
 	w.source = rand.NewPCG(1, 1)
 	w.random = rand.New(w.source)
 	w.config.Keys = engine.Keys{Outbound: 1, Keys: []engine.Key{{Index: 1, Method: "crc"}}}
+	w.gone, w.addresses = p.Gone, p.Addresses
 	w.assemble(func(node string) engine.Config {
 		i := slices.IndexFunc(p.Nodes, func(c engine.Config) bool { return c.Self == node })
 		c := p.Nodes[i]
@@ -213,6 +219,9 @@ func (n *node) fingerprint(h io.Writer, at map[string]engine.Position) {
 	if n.clock.frozen || n.stalled {
 		put(h, min(len(n.mail), 3), len(n.pending))
 	}
+	if at, ok := n.addressesEnd(); ok {
+		put(h, at-now)
+	}
 	if n.engine != nil {
 		f, err := n.engine.Fingerprint(n.instant(), at)
 		if err != nil {
@@ -233,10 +242,10 @@ func (n *node) fingerprint(h io.Writer, at map[string]engine.Position) {
 	for _, r := range n.groups {
 		put(h, r.up, r.whole, r.stuck, r.giving)
 		if a := r.act; a != nil {
-			put(h, a.kind, max(a.ends-now, 0), a.fails, a.err != "", a.rollback, a.over, a.job.next, a.job.skip, a.job.ordered < n.stallEnd)
+			put(h, a.kind, max(a.ends-now, 0), a.fails, a.err != "", a.rollback, a.over, a.job.next, a.job.skip, a.job.ordered <= n.stallEnd)
 		}
 		for _, j := range r.waiting {
-			put(h, j.Kind, j.next, j.skip, j.ordered < n.stallEnd)
+			put(h, j.Kind, j.next, j.skip, j.ordered <= n.stallEnd)
 		}
 	}
 	if n.engine != nil {

@@ -23,6 +23,13 @@ func (p Pair) remedies(class string) (list []string) {
 			add("guard.address_conflict = \"refuse\" in heartbeat.toml: addresses that are answered for on the service network are not taken")
 		}
 	}
+	lifetime := func() {
+		if p.Gone == 0 {
+			add("address lifetimes (guard.address_lifetime = \"auto\" in heartbeat.toml, and a deadtime of 3s or more): the kernel removes the addresses of a daemon that does not run before the other node takes them; they guard nothing but addresses")
+		} else {
+			add("the address lifetimes, which are on, for what is nothing but addresses")
+		}
+	}
 	fence := func() {
 		if !fenced {
 			add(fencing)
@@ -34,6 +41,7 @@ func (p Pair) remedies(class string) (list []string) {
 		fence()
 		guard()
 	case string(ClassStall):
+		lifetime()
 		add(watchdog)
 		fence()
 		guard()
@@ -42,6 +50,7 @@ func (p Pair) remedies(class string) (list []string) {
 		add("a watchdog in hardware, which runs on while the machine is paused")
 	case string(ClassKill):
 		add("the supervisor of the systemd unit or init script, which starts a killed daemon again within the deadtime")
+		lifetime()
 		add(watchdog)
 		fence()
 		guard()

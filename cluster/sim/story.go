@@ -164,6 +164,7 @@ func deed(f Fault, repaired bool) string {
 	set := f.Set.String()
 	words := map[Kind][2]string{
 		Partition: {link + " is cut", link + " works again"},
+		Cut:       {link + " loses all from " + f.Node + " to " + f.Peer, link + " carries all from " + f.Node + " to " + f.Peer + " again"},
 		PowerOff:  {f.Node + " loses its power", f.Node + " is switched on again"},
 		Kill:      {"the daemon on " + f.Node + " is killed (SIGKILL)", "the daemon on " + f.Node + " is started again"},
 		Stop:      {f.Node + " is stopped in order (heartbeat -k)", f.Node + " is started again"},

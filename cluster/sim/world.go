@@ -105,6 +105,9 @@ type world struct {
 	check  check
 	result *Result
 	trace  io.Writer
+	// gone and addresses are the Pair's.
+	gone      time.Duration
+	addresses []string
 	// steady worlds know no chance: everything takes as long as it usually
 	// does, and keepalives keep to their places in time.
 	steady bool

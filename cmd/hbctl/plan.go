@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"heartbeat/cluster/config"
 	"heartbeat/cluster/engine"
 	"heartbeat/cluster/sim"
+	"heartbeat/resources/ipaddr"
 )
 
 // planColumns is how wide sentences are set.
@@ -35,15 +38,16 @@ then, and after how long. What decides is the daemon's own engine; nothing on
 this machine is asked or touched, no daemon is needed, and neither is root.
 
 With --explore every sequence of up to --faults faults is tried (a link is cut,
-a machine loses its power, freezes, a daemon is killed, stands still or is
-stopped, hb_standby, a start or stop or reset fails, a ping node is lost), each at
+the last one also in one direction only, a machine loses its power, freezes, a
+daemon is killed, stands still or is stopped, hb_standby, a start or stop or reset fails, a ping node is lost), each at
 every moment at which something has just been decided, is about to be, or nothing
 moves, with and without their repairs. Told are the states in which a group has
 two owners or none, with the shortest way to each.
 
 How long a group takes to start and stop is not in the files: --start, --stop.
-The service network is taken to work all the time. Not simulated are the guards
-beside the engine: watchdog devices and addresses with a lifetime.
+The service network is taken to work all the time. Of the guards beside the engine
+the lifetime of addresses is simulated for a daemon that is gone and groups that are
+nothing but addresses; watchdog devices are not.
 
 Ends with 1 when the files have errors, and with --explore when a state was found
 that does not follow from the configuration; with 0 otherwise.`,
@@ -123,7 +127,28 @@ func (s *session) pair(dir string) (sim.Pair, *config.Config, error) {
 		c.Self = node
 		pair.Nodes = append(pair.Nodes, boot.Config(&c))
 	}
+	if cfg.TOML.Guard.AddressLifetime != "off" {
+		if lifetime, err := ipaddr.LifetimeFor(cfg.Deadtime, cfg.Keepalive); err == nil {
+			pair.Gone = lifetime + time.Second // the kernel looks at least once a second
+		}
+	}
+	for _, g := range cfg.Groups {
+		if !slices.ContainsFunc(g.Resources, func(r string) bool { return !isAddress(r) }) {
+			pair.Addresses = append(pair.Addresses, g.Key)
+		}
+	}
 	return pair, cfg, nil
+}
+
+// isAddress reports whether an entry of haresources is an address of a built-in type.
+func isAddress(resource string) bool {
+	name, _, ok := strings.Cut(resource, "::")
+	if !ok {
+		addr, _, _ := strings.Cut(name, "/")
+		_, err := netip.ParseAddr(addr)
+		return err == nil
+	}
+	return name == "IPaddr" || name == "IPaddr2" || name == "IPv6addr"
 }
 
 // printSetting tells what everything else follows from.
@@ -154,7 +179,11 @@ func (s *session) printSetting(p sim.Pair, cfg *config.Config) {
 	row("times", fmt.Sprintf("keepalive %v, warntime %v, deadtime %v, initdead %v", c.Keepalive, c.Warntime, c.Deadtime, c.Initdead))
 	row("auto_failback", c.Failback.String())
 	row("fencing", fencing(p.Nodes))
-	row("guard", "address_conflict "+c.Conflict.String())
+	lifetime := "none"
+	if p.Gone > 0 {
+		lifetime = fmt.Sprintf("gone %v after the last keepalive at the latest", p.Gone)
+	}
+	row("guard", "address_conflict "+c.Conflict.String()+"; address lifetimes: "+lifetime)
 	row("assumed", fmt.Sprintf("a group takes %v to start (--start) and %v to stop (--stop)", p.Start, p.Stop))
 }
 
