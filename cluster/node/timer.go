@@ -3,6 +3,8 @@ package node
 import (
 	"fmt"
 	"os"
+	"sync/atomic"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -39,6 +41,8 @@ type kernelTimer struct {
 	fd int
 	f  *os.File
 	c  chan time.Time
+	// sets counts how often it was set.
+	sets atomic.Uint64
 }
 
 // NewKernelTimer returns a timer of the kernel. Its goroutine lives as long as
@@ -53,25 +57,44 @@ func NewKernelTimer() (Timer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make timer: %w", err)
 	}
-	go func() {
-		// An expiry wakes the reader by itself; reading the count of expiries
-		// would be a call that tells nothing.
-		woken := false
-		expired := func(uintptr) bool {
-			woken = !woken
-			return !woken
-		}
-		for {
-			if raw.Read(expired) != nil {
-				return // the file is never closed; nothing else can fail
-			}
-			select {
-			case t.c <- time.Time{}:
-			default: // the loop has not taken the last one yet
-			}
-		}
-	}()
+	go t.wait(raw) // for as long as the process lives
 	return t, nil
+}
+
+// wait puts a value into c at each expiry.
+//
+// An expiry wakes the reader by itself; reading the count of expiries would be a
+// call that tells nothing. But raw.Read begins by forgetting that the file is
+// ready: an expiry between its last return, or the birth of the timer, and that
+// moment wakes nobody. Who was set meanwhile is therefore asked.
+func (t *kernelTimer) wait(raw syscall.RawConn) {
+	var seen uint64
+	var count [8]byte
+	begun := false
+	expired := func(uintptr) bool {
+		if begun {
+			return true // woken
+		}
+		begun = true
+		if t.sets.Load() == seen {
+			return false
+		}
+		_, err := unix.Read(t.fd, count[:])
+		return err == nil
+	}
+	for {
+		begun = false
+		if raw.Read(expired) != nil {
+			return // the file is never closed; nothing else can fail
+		}
+		// What is set before the loop has taken the value is set again by the
+		// loop when it has.
+		seen = t.sets.Load()
+		select {
+		case t.c <- time.Time{}:
+		default: // the loop has not taken the last one yet
+		}
+	}
 }
 
 func (t *kernelTimer) C() <-chan time.Time { return t.c }
@@ -84,5 +107,6 @@ func (t *kernelTimer) Stop()                 { t.set(0) }
 func (t *kernelTimer) set(d time.Duration) {
 	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(d))}
 	// It fails for impossible values only, and d is not one.
+	t.sets.Add(1)
 	_, _, _ = unix.RawSyscall6(unix.SYS_TIMERFD_SETTIME, uintptr(t.fd), 0, uintptr(unsafe.Pointer(&spec)), 0, 0, 0)
 }
