@@ -125,9 +125,15 @@ func (m *Machine) awaitsReset() bool {
 // heldNothing reports whether a dead node has said that it held nothing and was
 // not about to change that: it may have been stopping what it gave up. With
 // auto_failback legacy nodes do not say what they hold, and one that has just
-// been started may have found something running.
+// been started may have found something running. What nobody held it may have taken
+// since, its last word being lost.
 func (m *Machine) heldNothing(n *node) bool {
-	return n.Parted || m.cfg.Failback != FailbackLegacy && n.ClaimSeq > 0 && m.st.OtherStable && m.st.TheirReleasing == None
+	return n.Parted || m.cfg.Failback != FailbackLegacy && n.ClaimSeq > 0 && m.st.OtherStable && m.st.TheirReleasing == None && m.holdsAll()
+}
+
+// holdsAll reports whether this node holds every group.
+func (m *Machine) holdsAll() bool {
+	return !slices.ContainsFunc(m.cfg.Groups, func(g Group) bool { return !m.st.Mine.Has(m.setOf(g)) })
 }
 
 // startPutOff goes on with a start that waited for the reset of a node, or for

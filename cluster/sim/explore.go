@@ -560,6 +560,9 @@ func (w *world) nobody(group string, rested bool) (reason string, known bool) {
 
 // unrest says why a pair does not come to rest.
 func (w *world) unrest() (reason string, known bool) {
+	if a, b := w.nodes[0], w.nodes[1]; a.config.Stonith && b.config.Stonith && w.cutOff(a, b) && w.cutOff(b, a) && w.result.Resets > 0 {
+		return reasonResets, true // in turn, after delays that grow
+	}
 	for _, f := range w.scenario.Faults {
 		// The pauses between the tries grow while it fails.
 		if f.Kind == StartFails || f.Kind == StopFails || f.Kind == FenceFails {

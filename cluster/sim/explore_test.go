@@ -366,6 +366,17 @@ func TestWays(t *testing.T) {
 			owners: "web: alpha; ",
 		},
 		{
+			name:   "what nobody held a node may have taken before the links were cut: it is reset first",
+			change: func(c *engine.Config) { c.Links, c.Stonith, c.FenceDelay = c.Links[:1], true, 20*time.Second },
+			deeds: deeds{
+				{506 * ms, Fault{Kind: Partition, Node: "alpha", Peer: "beta", Link: "eth0"}, false},
+				{142375 * ms, Fault{Kind: Partition, Node: "alpha", Peer: "beta", Link: "eth0"}, true},
+				{164009 * ms, Fault{Kind: Partition, Node: "alpha", Peer: "beta", Link: "eth0"}, false},
+				{180 * time.Second, Fault{Kind: Partition, Node: "alpha", Peer: "beta", Link: "eth0"}, true},
+			},
+			owners: "web: alpha; ",
+		},
+		{
 			name:   "who was still starting when the links were cut is reset like anybody",
 			change: func(c *engine.Config) { c.Links, c.Stonith, c.FenceDelay = c.Links[:1], true, 10*time.Second },
 			deeds: deeds{
