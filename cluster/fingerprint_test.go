@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"reflect"
 	"testing"
 	"time"
 )
@@ -23,11 +24,7 @@ func TestFingerprint(t *testing.T) {
 		hear(RepNodes{Dest: "a", Nodes: []string{"a", "b"}})
 		hear(Resource{Hold: hold, Full: true, Stable: Yes})
 		at = at.Add(ago)
-		f, err := m.Fingerprint(at)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(f)
+		return string(m.Fingerprint(at))
 	}
 	one := story(0, 0, Local, time.Second)
 	for _, tt := range []struct {
@@ -40,7 +37,33 @@ func TestFingerprint(t *testing.T) {
 		{"longer ago", story(0, 0, Local, 2*time.Second), false},
 	} {
 		if (tt.other == one) != tt.same {
-			t.Errorf("%s: same %v, want %v\n%s\n%s", tt.name, !tt.same, tt.same, one, tt.other)
+			t.Errorf("%s: same %v, want %v\n%q\n%q", tt.name, !tt.same, tt.same, one, tt.other)
 		}
 	}
+}
+
+// TestFingerprintKnows: everything that a state consists of can be written.
+func TestFingerprintKnows(t *testing.T) {
+	seen := map[reflect.Type]bool{}
+	var walk func(reflect.Type)
+	walk = func(typ reflect.Type) {
+		if seen[typ] {
+			return
+		}
+		seen[typ] = true
+		switch typ.Kind() {
+		case reflect.Struct:
+			if typ.NumField() >= structEnd {
+				t.Errorf("%v has too many fields", typ)
+			}
+			for i := range typ.NumField() {
+				walk(typ.Field(i).Type)
+			}
+		case reflect.Slice, reflect.Array, reflect.Pointer:
+			walk(typ.Elem())
+		default:
+			appendState(nil, reflect.Zero(typ))
+		}
+	}
+	walk(reflect.TypeFor[state]())
 }

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"errors"
 	"fmt"
 
 	"heartbeat/cluster"
@@ -18,10 +17,9 @@ func (e *Engine) Position() Position { return e.session.Position() }
 // equal fingerprints, in one configuration, behave alike from then on but for
 // the times of acknowledgements. at are the positions of the nodes that run.
 func (e *Engine) Fingerprint(now cluster.Instant, at map[string]Position) ([]byte, error) {
-	m, err1 := e.machine.Fingerprint(now)
-	s, err2 := e.session.Fingerprint(at)
-	if err := errors.Join(err1, err2); err != nil {
+	s, err := e.session.Fingerprint(at)
+	if err != nil {
 		return nil, fmt.Errorf("fingerprint: %w", err)
 	}
-	return append(append(m, '\n'), s...), nil
+	return append(append(e.machine.Fingerprint(now), '\n'), s...), nil
 }
