@@ -236,8 +236,10 @@ func decodeStatus(m *message.Message) (cluster.Message, bool) {
 	if s.New {
 		s.Digest = m.Get("xcfg")
 		s.Hears = strings.Fields(m.Get("xlinks"))
-		if late, err := strconv.ParseUint(m.Get("xlate"), 10, 40); err == nil {
-			s.Lateness = time.Duration(late) * time.Millisecond
+		if text := m.Get("xlate"); text != "" {
+			if late, err := strconv.ParseUint(text, 10, 40); err == nil {
+				s.Lateness = time.Duration(late) * time.Millisecond
+			}
 		}
 		if dead := m.Get("xdead"); dead != "" {
 			s.Dead = strings.Fields(dead)

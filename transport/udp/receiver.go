@@ -177,8 +177,8 @@ func (r *receiver) follow(i netif) error {
 		return nil
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.stopSorting() // until the second socket, too, is of this interface
+	r.stopSorting() // until there is a second socket of this interface
+	r.mu.Unlock()
 	return r.socket.Control(func(fd int) error {
 		if err := unix.BindToDevice(fd, r.spec.Interface); err != nil {
 			return fmt.Errorf("%s: bind to device: %w", r.name, err)
@@ -288,7 +288,10 @@ func (r *receiver) leave(m *medium) {
 	}
 	switch {
 	case len(r.media) == 0:
-		r.closeWaiting()
+		if w := &r.waiting; w.socket != nil {
+			w.socket.Close()
+			w.socket, w.sorting = nil, false
+		}
 		r.socket.Close()
 	case !wasReader:
 	case r.reading > 0:

@@ -189,7 +189,11 @@ func (s *set) refresh() bool {
 
 // ours reports whether that is the number of one of the receivers' sockets.
 func (s *set) ours(socket uint64) bool {
-	return slices.ContainsFunc(s.receivers, func(r *receiver) bool { return r.waiting.number.Load() == socket || number(r.socket) == socket })
+	return slices.ContainsFunc(s.receivers, func(r *receiver) bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return number(r.socket) == socket || r.waiting.socket != nil && number(r.waiting.socket) == socket || r.waiting.retired != nil && number(r.waiting.retired) == socket
+	})
 }
 
 // attend has the kernel report changes of these interfaces' addresses and of no

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,7 +21,9 @@ import (
 // host alone the port's program picks the socket. Filters let every packet of the
 // latter kind pass, so that none is lost when a program of another moment picked.
 //
-// The second socket is there only while something may wait.
+// The second socket is there only while something may wait. It is opened and closed
+// by the set's goroutine: both may have to wait for a lock of the kernel's that
+// whoever changes an interface holds, and the node's loop must not.
 
 // waiting is the second socket of a receiver.
 type waiting struct {
@@ -34,8 +35,8 @@ type waiting struct {
 	// whether more is coming.
 	sorted  [][]byte
 	sorting bool
-	// number is the socket's, 0 for none.
-	number atomic.Uint64
+	// retired is a socket in which nothing waits any more, to be closed.
+	retired *datagram.Socket
 }
 
 // Defer implements transport.Deferring. That packets wait begins a moment later, that
@@ -75,10 +76,8 @@ func (m *medium) Deferred() (packet []byte, at time.Time, ok bool) {
 	}
 	if !ok {
 		if !w.sorting {
-			r.closeWaiting()
-			if w.wanted != nil {
-				m.set.wake()
-			}
+			w.socket, w.retired = nil, w.socket
+			m.set.wake()
 		}
 		return nil, time.Time{}, false
 	}
@@ -92,7 +91,7 @@ func (m *medium) Deferred() (packet []byte, at time.Time, ok bool) {
 }
 
 // stopSorting sends all that comes to the first socket; r.mu is held. The second one
-// is closed when nothing waits in it any more.
+// is retired when nothing waits in it any more.
 func (r *receiver) stopSorting() {
 	w := &r.waiting
 	if !w.sorting {
@@ -116,15 +115,56 @@ func pickFirst(fd int) error {
 	return attachFilter(fd, unix.SO_ATTACH_REUSEPORT_CBPF, pickProgram(nil))
 }
 
-// closeWaiting closes the second socket, to which nothing comes any more; r.mu is
-// held.
-func (r *receiver) closeWaiting() {
+// sort has the kernel sort as it is wanted. It runs on the set's goroutine, after
+// follow, and does nothing while something of an earlier order may still wait. Where
+// the kernel refuses, or the port is shared, everything comes to the first socket;
+// the set's next look tries again.
+func (r *receiver) sort(ours func(number uint64) bool) {
+	r.mu.Lock()
 	w := &r.waiting
-	if w.socket != nil {
-		w.socket.Close()
+	retired, wanted, busy := w.retired, w.wanted, w.socket != nil
+	w.retired = nil
+	r.mu.Unlock()
+	if retired != nil {
+		r.discard(retired)
 	}
-	w.socket, w.sorted, w.sorting = nil, nil, false
-	w.number.Store(0)
+	if wanted == nil || busy || !r.bound {
+		return
+	}
+	socket, err := r.openWaiting(wanted, ours)
+	if err != nil {
+		r.discard(socket)
+		return
+	}
+	r.mu.Lock()
+	changed := len(r.media) == 0 || !equal(wanted, w.wanted)
+	if !changed {
+		w.socket, w.sorted, w.sorting = socket, wanted, true
+		if err := r.socket.Control(func(fd int) error { return r.divert(fd, wanted) }); err != nil {
+			r.stopSorting()
+		}
+	}
+	r.mu.Unlock()
+	if changed {
+		r.discard(socket) // who changed it has asked for another look
+	}
+}
+
+// divert has packets that may wait pass by the first socket.
+func (r *receiver) divert(fd int, beginnings [][]byte) error {
+	if !r.spec.multicast() {
+		if err := attachFilter(fd, unix.SO_ATTACH_REUSEPORT_CBPF, pickProgram(beginnings)); err != nil {
+			return err
+		}
+	}
+	return attachFilter(fd, unix.SO_ATTACH_FILTER, filterProgram(beginnings, false))
+}
+
+// discard closes a second socket, to which nothing comes any more; nil for none.
+func (r *receiver) discard(socket *datagram.Socket) {
+	if socket != nil {
+		socket.Close()
+	}
 	if !r.spec.multicast() {
 		// Others who share the port get their part again.
 		_ = r.socket.Control(func(fd int) error {
@@ -133,62 +173,26 @@ func (r *receiver) closeWaiting() {
 	}
 }
 
-// sort has the kernel sort as it is wanted. It runs on the set's goroutine, after
-// follow, and does nothing while something of an earlier order may still wait. Where
-// the kernel refuses, or the port is shared, everything comes to the first socket;
-// the set's next look tries again.
-func (r *receiver) sort(ours func(number uint64) bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	w := &r.waiting
-	if w.wanted == nil || w.socket != nil || !r.bound || len(r.media) == 0 {
-		return
-	}
-	if err := r.openWaiting(ours); err != nil {
-		r.closeWaiting()
-		return
-	}
-	w.sorted, w.sorting = w.wanted, true
-	err := w.socket.Control(func(fd int) error {
-		return attachFilter(fd, unix.SO_ATTACH_FILTER, filterProgram(w.sorted, true))
-	})
-	if err == nil && !r.spec.multicast() {
-		err = r.socket.Control(func(fd int) error {
-			return attachFilter(fd, unix.SO_ATTACH_REUSEPORT_CBPF, pickProgram(w.sorted))
-		})
-	}
-	if err == nil {
-		err = r.socket.Control(func(fd int) error {
-			return attachFilter(fd, unix.SO_ATTACH_FILTER, filterProgram(w.sorted, false))
-		})
-	}
-	if err != nil {
-		r.stopSorting()
-	}
-}
-
-// openWaiting opens the second socket, bound as the first one is, with nothing that
-// goes there yet.
-func (r *receiver) openWaiting(ours func(number uint64) bool) error {
+// openWaiting opens the second socket, bound as the first one is. To it comes a copy
+// of what was sent to many and may wait, and nothing else yet.
+func (r *receiver) openWaiting(beginnings [][]byte, ours func(number uint64) bool) (*datagram.Socket, error) {
 	if !r.spec.multicast() {
 		if r.shared(ours) {
-			return errors.New("another program uses the port")
+			return nil, errors.New("another program uses the port")
 		}
 		if err := r.socket.Control(pickFirst); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	socket, err := datagram.NewUnwatched(r.name+" waiting", r.spec.family(), unix.SOCK_DGRAM, 0)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	r.waiting.socket = socket
-	r.waiting.number.Store(number(socket))
-	return socket.Control(func(fd int) error {
+	return socket, socket.Control(func(fd int) error {
 		if err := r.setOptions(fd, false); err != nil {
 			return err
 		}
-		if err := attachFilter(fd, unix.SO_ATTACH_FILTER, filterProgram(nil, true)); err != nil {
+		if err := attachFilter(fd, unix.SO_ATTACH_FILTER, filterProgram(beginnings, true)); err != nil {
 			return err
 		}
 		if err := unix.BindToDevice(fd, r.spec.Interface); err != nil {
