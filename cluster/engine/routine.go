@@ -7,9 +7,9 @@ import (
 
 // Routine returns how packets begin that need not be stepped before this node's
 // next wake-up: acknowledgements, and keepalives that say word for word what their
-// sender's last two said, while nothing is under way. What stands behind these beginnings is the number of
-// the packet, the time and the load. nil: every packet must be stepped when it
-// arrives. What is returned does not change any more.
+// sender's last two said, while nothing is under way. What stands behind these
+// beginnings is the number of the packet, the time and the load. nil: every packet
+// must be stepped when it arrives. What is returned does not change any more.
 //
 // The delay costs nothing that anybody waits for: who is dead is judged in a wake-up,
 // before which such packets are stepped with the time of their arrival; and whatever
