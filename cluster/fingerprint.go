@@ -56,6 +56,9 @@ func (m *Machine) Fingerprint(now Instant) []byte {
 	for i := range st.Nodes {
 		n := &st.Nodes[i]
 		stalled = stalled || n.Name != m.cfg.Self && n.State != "dead" && m.stalledSince(n.HeardAt) > 0
+		for j := range n.Links {
+			stalled = stalled || n.Name != m.cfg.Self && n.Links[j].Up && m.stalledSince(n.Links[j].HeardAt) > 0
+		}
 	}
 	if stalled {
 		st.StallFrom, st.StallTo = f.instant(st.StallFrom, f.long), f.instant(st.StallTo, f.long)
@@ -210,7 +213,7 @@ func (f fingerprint) node(m *Machine, n *node) {
 	for i := range n.Links {
 		l := &n.Links[i]
 		if l.Up {
-			l.HeardAt = f.instant(l.HeardAt, patience+n.Credit)
+			l.HeardAt = f.instant(l.HeardAt, patience+max(n.Credit, m.stalledSince(l.HeardAt)))
 		} else {
 			l.HeardAt = 0
 		}

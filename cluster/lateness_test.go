@@ -20,7 +20,7 @@ func newLonely(t *testing.T) *lonely {
 	t.Helper()
 	l := &lonely{
 		m: cluster.New(cluster.Config{
-			Self: "node1", Nodes: []string{"node1", "node2"}, Links: []string{"eth0"},
+			Self: "node1", Nodes: []string{"node1", "node2"}, Links: []string{"eth0", "eth1"},
 			Groups:    []cluster.Group{{Key: "web", Node: "node1"}, {Key: "db", Node: "node2"}},
 			Keepalive: time.Second, Deadtime: 10 * time.Second, Warntime: 3 * time.Second, Initdead: 20 * time.Second,
 			Failback: cluster.FailbackOff,
@@ -75,6 +75,42 @@ func TestOwnLateness(t *testing.T) {
 			t.Errorf("the one after it says %v", s.Lateness)
 		}
 	})
+}
+
+// TestStallIsNoSilenceOfALink: after a stall of ours a node is heard on one link first.
+// The silence of the other one does not count the stall, and ends where it must.
+func TestStallIsNoSilenceOfALink(t *testing.T) {
+	l := newLonely(t)
+	hear := func(link string) {
+		l.step(cluster.Heard{From: "node2", Link: link, At: l.at, Msg: l.peer, Generation: 5, Seq: uint64(l.at) + 1})
+	}
+	hear("eth1")
+	heardAt := l.at
+	up := func() bool {
+		for _, n := range l.m.View().Nodes {
+			for _, k := range n.Links {
+				if n.Name == "node2" && k.Name == "eth1" {
+					return k.Up
+				}
+			}
+		}
+		t.Fatal("node2 has no eth1")
+		return false
+	}
+	l.at = heardAt.Add(9500 * time.Millisecond) // the wake-up was due after a second
+	hear("eth0")
+	l.step(cluster.Wake{})
+	for l.at < heardAt.Add(18*time.Second) {
+		l.at = l.at.Add(time.Second)
+		hear("eth0")
+		l.step(cluster.Wake{})
+		if silent := l.at.Sub(heardAt); up() != (silent < 18500*time.Millisecond) {
+			t.Fatalf("eth1, silent for %v of which we did not run 8.5s, is up: %v; deadtime is 10s", silent, up())
+		}
+	}
+	if up() {
+		t.Error("eth1 never dies")
+	}
 }
 
 // TestWhyLate: a late keepalive of a new node is put down to the node or to the

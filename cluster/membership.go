@@ -183,6 +183,13 @@ func (m *Machine) deathAt(n *node) Instant {
 	return from.Add(m.patience(n) + n.Credit)
 }
 
+// linkDeathAt is when a link is dead on which a node stays silent. What the node is
+// granted for a stall of ours ends when it is heard on any link; on the others time in
+// which we did not run is no silence either.
+func (m *Machine) linkDeathAt(n *node, l *link) Instant {
+	return l.HeardAt.Add(m.patience(n) + max(n.Credit, m.stalledSince(l.HeardAt)))
+}
+
 // nodeTimers is timers for one node. The words are made only where they are
 // read: this runs at every step.
 func (m *Machine) nodeTimers(n *node, worded bool, f func(timer)) {
@@ -190,7 +197,7 @@ func (m *Machine) nodeTimers(n *node, worded bool, f func(timer)) {
 		return
 	}
 	const silent = " is declared dead if it stays silent"
-	patience, what := m.patience(n)+n.Credit, ""
+	what := ""
 	if n.State != "dead" {
 		if worded {
 			what = n.Name + silent
@@ -206,7 +213,7 @@ func (m *Machine) nodeTimers(n *node, worded bool, f func(timer)) {
 		if worded {
 			what = "link " + n.Name + ":" + l.Name + silent
 		}
-		f(timer{true, l.HeardAt.Add(patience), what})
+		f(timer{true, m.linkDeathAt(n, l), what})
 	}
 }
 
@@ -406,7 +413,7 @@ func (m *Machine) expireNode(i int) {
 func (m *Machine) expireLinks(n *node) {
 	for j := range n.Links {
 		l := &n.Links[j]
-		if l.Up && l.HeardAt.Add(m.patience(n)+n.Credit) <= m.now {
+		if l.Up && m.linkDeathAt(n, l) <= m.now {
 			l.Up = false
 			m.info(fmt.Sprintf("Link %s:%s dead.", n.Name, l.Name), "link dead", "node", n.Name, "link", l.Name)
 			m.ipfailLink(n.Name, l.Name, false)
