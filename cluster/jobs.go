@@ -378,6 +378,8 @@ func (m *Machine) retried(j job, ok bool) {
 	case m.st.Theirs.Mirror().Has(j.Set):
 		m.st.Mine &^= j.Set
 		m.sayResource(m.st.Phase == PhaseStable, "")
+	case m.st.Mine.Has(j.Set) && m.theyHave(j.Set):
+		m.st.Kept |= j.Set // it is started when they have stopped it
 	case m.st.Mine.Has(j.Set):
 		m.run(job{Why: whyRetry, Kind: JobTake, Set: j.Set, Keys: m.keys(j.Set)}, "stopped for the other node, which has not taken it")
 	}

@@ -366,6 +366,19 @@ func TestWays(t *testing.T) {
 			owners: "web: alpha; ",
 		},
 		{
+			name: "what could be stopped at last is not started again while the other node still stops it",
+			change: func(c *engine.Config) {
+				c.Links, c.IPFail, c.PingNodes = c.Links[:1], true, []engine.PingNode{{Name: "gw"}}
+			},
+			deeds: deeds{
+				{506 * ms, Fault{Kind: Cut, Node: "alpha", Peer: "beta", Link: "eth0"}, false},
+				{16501 * ms, Fault{Kind: StopFails, Node: "alpha", Group: "web"}, false},
+				{264375 * ms, Fault{Kind: StopFails, Node: "alpha", Group: "web"}, true},
+				{470375 * ms, Fault{Kind: Cut, Node: "alpha", Peer: "beta", Link: "eth0"}, true},
+			},
+			owners: "web: alpha; ",
+		},
+		{
 			name:   "what nobody held a node may have taken before the links were cut: it is reset first",
 			change: func(c *engine.Config) { c.Links, c.Stonith, c.FenceDelay = c.Links[:1], true, 20*time.Second },
 			deeds: deeds{
