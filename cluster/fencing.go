@@ -39,7 +39,8 @@ type fencing struct {
 //	second, has not heard the other one yet      4 delays
 //
 // By name, since the node lines of the two files may differ in their order.
-// The first keeps what it has. The second wins only when the first has nothing
+// Who was still starting, and so granted initdead too, counts as one that has not
+// heard it. The first keeps what it has. The second wins only when the first has nothing
 // to lose. One that has just started is granted initdead and so may be later than
 // the other one by more than a keepalive, but not earlier: it comes last. Two that
 // have both not heard each other have nothing in common to count from; only
@@ -47,7 +48,7 @@ type fencing struct {
 // holds, so towards it we always wait.
 func (m *Machine) fenceDelay(n *node) time.Duration {
 	first := m.cfg.Self < n.Name
-	heard, times := n.Generation != 0, time.Duration(1)
+	heard, times := n.Generation != 0 && m.st.CommUp, time.Duration(1)
 	switch {
 	case !heard && first:
 		times = 3

@@ -369,6 +369,9 @@ func (m *Machine) retried(j job, ok bool) {
 		}
 		if g := m.group(j.Keys[0]); g != nil && g.Wanted {
 			m.wantAgain(g, j.Keys[0])
+		} else if g != nil && j.Set == Local && m.st.Mine.Has(Local) {
+			g.State = "failed" // half of it was left by a start: it is started again
+			m.retryAt(g, m.now.Add(handOver))
 		}
 	case m.st.Standby == StandbyMe:
 		if stuck&m.st.StandbySet == None {
@@ -423,7 +426,7 @@ func (m *Machine) fileResults(j job, ev JobDone) bool {
 			ok = ok && r.Err == ""
 		case r.Err != "" && j.Kind == JobTake:
 			ok = false
-			m.failed(r, false, reason)
+			m.failed(r, r.Running, reason)
 		case j.Kind == JobTake:
 			m.setGroup(r.Key, "running", reason, "")
 		case r.Err != "" && r.Running:

@@ -154,7 +154,8 @@ type Job struct {
 type GroupResult struct {
 	Key string
 	// Running: JobAsk found the first resource running; after JobTake the
-	// whole group runs; after JobGive something still does.
+	// whole group runs or, with Err, a part of it may, since it could not be
+	// stopped again; after JobGive something still does.
 	Running bool
 	// Err is empty, or the sentence that says what failed, on what and why.
 	Err string

@@ -168,7 +168,8 @@ func (n *Node) actOn(ctx context.Context, kind cluster.JobKind, key string) clus
 		err = context.Cause(ctx)
 	case kind == cluster.JobTake:
 		err = g.Take(ctx)
-		r.Running = err == nil
+		var half *resources.StartFailed
+		r.Running = err == nil || errors.As(err, &half) && half.Rollback != nil
 	case kind == cluster.JobGive:
 		// After a failed stop it must be taken for running: the other node may
 		// not start it.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -10,6 +11,7 @@ import (
 
 	"heartbeat/cluster"
 	"heartbeat/cluster/engine"
+	"heartbeat/resources"
 )
 
 // recorder notes in which order it is worked on.
@@ -124,5 +126,25 @@ func TestReleaseOfWhatIsStillAhead(t *testing.T) {
 	})
 	if !slices.Equal(second.calls, []string{"give"}) {
 		t.Errorf("the second group was worked on in the order %v, want its release only", second.calls)
+	}
+}
+
+// halfStarted is a group whose start fails.
+type halfStarted struct {
+	recorder
+	rollback error
+}
+
+func (h *halfStarted) Take(context.Context) error {
+	return &resources.StartFailed{Group: "g", Resource: "r", Err: errors.New("no"), Rollback: h.rollback}
+}
+
+// TestHalfStarted: of a start that failed, and could not be undone, something may run.
+func TestHalfStarted(t *testing.T) {
+	for _, rollback := range []error{nil, errors.New("device is busy")} {
+		n := &Node{o: Options{Groups: map[string]Group{"g": &halfStarted{rollback: rollback}}}}
+		if r := n.actOn(t.Context(), cluster.JobTake, "g"); r.Err == "" || r.Running != (rollback != nil) {
+			t.Errorf("rollback %v: result %+v", rollback, r)
+		}
 	}
 }

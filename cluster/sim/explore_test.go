@@ -379,6 +379,17 @@ func TestWays(t *testing.T) {
 			owners: "web: alpha; ",
 		},
 		{
+			name:   "who was still starting, since it was not heard, does not reset at the time of the other's reset",
+			change: func(c *engine.Config) { c.Links, c.Stonith, c.FenceDelay = c.Links[:1], true, 20*time.Second },
+			deeds: deeds{
+				{503 * ms, Fault{Kind: Cut, Node: "beta", Peer: "alpha", Link: "eth0"}, false},
+				{12375 * ms, Fault{Kind: Cut, Node: "beta", Peer: "alpha", Link: "eth0"}, true},
+				{12375 * ms, Fault{Kind: Partition, Node: "alpha", Peer: "beta", Link: "eth0"}, false},
+				{60 * time.Second, Fault{Kind: Partition, Node: "alpha", Peer: "beta", Link: "eth0"}, true},
+			},
+			owners: "web: alpha; ",
+		},
+		{
 			name:   "what nobody held a node may have taken before the links were cut: it is reset first",
 			change: func(c *engine.Config) { c.Links, c.Stonith, c.FenceDelay = c.Links[:1], true, 20*time.Second },
 			deeds: deeds{

@@ -792,7 +792,7 @@ func (n *node) finish(r *resource) {
 	case cluster.JobAsk:
 		res.Running = r.up
 	case cluster.JobTake:
-		res.Running = a.err == ""
+		res.Running = a.err == "" || r.stuck
 	case cluster.JobGive:
 		res.Running = a.fails
 	}
