@@ -70,8 +70,9 @@ type TimerView struct {
 }
 
 // Silent reports that this node was stalled for longer than the others'
-// patience: it says nothing before everything is released.
-func (m *Machine) Silent() bool { return m.st.Silent }
+// patience: it says nothing before everything is released, nor while it still
+// looks whether they ran meanwhile.
+func (m *Machine) Silent() bool { return m.st.Silent || m.st.Doubt.On }
 
 // View shows the machine's state as of its last step.
 func (m *Machine) View() View {

@@ -271,10 +271,10 @@ func (e *Engine) Step(now cluster.Instant, r Readings, in Input) []Output {
 		e.packet(in)
 	case Wake:
 		requests := e.session.Due(time.Duration(now))
-		for _, m := range requests {
-			e.transmitControl(m)
-		}
-		if len(requests) > 0 {
+		if len(requests) > 0 && !e.machine.Silent() {
+			for _, m := range requests {
+				e.transmitControl(m)
+			}
 			e.apply(cluster.PacketsLost{})
 		}
 		e.apply(cluster.Wake{})
@@ -357,7 +357,16 @@ func (e *Engine) packet(in Packet) {
 		e.answer(v)
 		return
 	}
+	begin := len(e.out)
 	e.answer(v)
+	end := len(e.out)
+	// The packet may show that this node has stood still. Then it is not answered.
+	defer func() {
+		if e.machine.Silent() {
+			kept := slices.DeleteFunc(e.out[begin:end], func(o Output) bool { _, said := o.(Transmit); return said })
+			e.out = slices.Delete(e.out, begin+len(kept), end)
+		}
+	}()
 	e.peerSpeaks(m, info.Key)
 	msg, ok := protocol.Decode(m)
 	if !ok {
@@ -384,14 +393,14 @@ func (e *Engine) decode(packet []byte) (*message.Message, message.Info, error) {
 }
 
 // answer sends what the session answers to a packet. A stalled node that must
-// release first sends nothing again either: an old status of its would look like
-// its return.
+// release first acknowledges nothing and sends nothing again: an old status of its
+// would look like its return.
 func (e *Engine) answer(v transport.Verdict) {
-	for _, reply := range v.Reply {
-		e.transmitControl(reply)
-	}
 	if e.machine.Silent() {
 		return
+	}
+	for _, reply := range v.Reply {
+		e.transmitControl(reply)
 	}
 	for _, stored := range v.Resend {
 		e.out = append(e.out, Transmit{Netstring: stored.Netstring, Classic: stored.Classic})
