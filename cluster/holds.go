@@ -58,8 +58,15 @@ func (m *Machine) statusHolds(n *node, msg Status, seq uint64) {
 	}
 	switch {
 	case !m.st.CommUp:
-		if both := m.st.Mine & msg.Hold.Mirror(); both != None && msg.State == "active" {
+		if msg.State != "active" {
+			return // it has only found something, perhaps
+		}
+		if both := m.st.Mine & msg.Hold.Mirror(); both != None {
 			m.yield(both, fmt.Sprintf("found running at start, but %s owns it", n.Name))
+		}
+		if m.cfg.Failback != FailbackLegacy {
+			n.HoldSeq = seq // it may not live to tell it again
+			m.holdKnown(n, msg)
 		}
 	case m.cfg.Failback == FailbackLegacy:
 		m.legacyHolds(n, msg)

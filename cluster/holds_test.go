@@ -167,6 +167,18 @@ func TestFoundRunningThere(t *testing.T) {
 		if !slices.Equal(h.gives, []string{"web"}) {
 			t.Errorf("auto_failback %v: gives %v, want web", failback, h.gives)
 		}
+		// Nor is it taken again when the owner does not live to say more.
+		h.commUp()
+		for range 9 {
+			h.at = h.at.Add(time.Second)
+			h.step(cluster.Wake{})
+		}
+		if v := h.m.View(); failback == cluster.FailbackOn && v.Theirs != cluster.All {
+			t.Errorf("the other node holds %v, want all", v.Theirs)
+		}
+		if failback == cluster.FailbackOn && len(h.takes) > 0 {
+			t.Errorf("takes %v, which node2 held by its last keepalive", h.takes)
+		}
 	}
 }
 

@@ -248,8 +248,8 @@ func (m *Machine) jobDone(ev JobDone) {
 		if ok && m.cfg.Failback != FailbackLegacy {
 			m.st.Mine &^= m.idle(j.Set) // claimed for a node that started meanwhile
 		}
-		if !m.st.CommUp {
-			break
+		if m.st.Phase < PhaseReceived && m.cfg.Failback != FailbackLegacy {
+			break // what it holds a node says when it is asked
 		}
 		m.sayResource(m.st.Phase == PhaseStable, "")
 		if m.cfg.Failback != FailbackLegacy {
