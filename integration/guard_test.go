@@ -349,3 +349,27 @@ func TestRefusedUntilItDies(t *testing.T) {
 		t.Error("n1 refused to take from a machine that is off")
 	}
 }
+
+// TestRefusedWithoutCarrier: a node that loses all its cables at once can ask nobody
+// whether the other one lives, and takes nothing; that one takes what it had. With its
+// cables back it takes part again.
+func TestRefusedWithoutCarrier(t *testing.T) {
+	t.Parallel()
+	cfg := calm()
+	c := newCluster(t, both(), cfg)
+	for _, n := range c.Nodes() {
+		c.must(n.Write("/etc/ha.d/heartbeat.toml", "[guard]\naddress_conflict = \"refuse\"\n", 0o600))
+	}
+	c.startBoth(cfg)
+	c.expect(c.N2, 0, "", "ip", "link", "set", "eth0", "down")
+	c.must(c.Cut(lab.HeartbeatLink))
+	c.says(c.N2, "Node n1 is silent on all media, but the service network cannot be asked: ")
+	c.says(c.N1, "node n2: is dead")
+	c.must(c.keepalives(c.N1, int(2*cfg.Deadtime/cfg.Keepalive)))
+	c.owns(c.N1, cfg.Addrs...)
+	c.expect(c.N2, 0, "", "ip", "link", "set", "eth0", "up")
+	c.must(c.Heal(lab.HeartbeatLink))
+	c.says(c.N2, "Cluster node n1 returning after partition.")
+	c.settled()
+	c.owns(c.N1, cfg.Addrs...)
+}
