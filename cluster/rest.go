@@ -27,3 +27,16 @@ func (m *Machine) AtRest() bool {
 	})
 	return rest
 }
+
+// RestUntil is when, at rest, something is due for the first time if nothing is
+// heard: own keepalives are left out.
+func (m *Machine) RestUntil() (at Instant, ok bool) {
+	for i := range m.st.Nodes {
+		m.nodeTimers(&m.st.Nodes[i], false, func(t timer) {
+			if t.On && (!ok || t.At < at) {
+				at, ok = t.At, true
+			}
+		})
+	}
+	return at, ok
+}

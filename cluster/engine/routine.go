@@ -3,6 +3,8 @@ package engine
 import (
 	"bytes"
 	"slices"
+
+	"heartbeat/cluster"
 )
 
 // Routine returns how packets begin that need not be stepped before this node's
@@ -32,6 +34,14 @@ func (e *Engine) Routine() [][]byte {
 		}
 	}
 	return e.routine
+}
+
+// RoutineUntil is until when packets that wait change nothing of what this node does
+// but send its keepalives: nobody else's silence is judged before. It means something
+// only while Routine returns something.
+func (e *Engine) RoutineUntil() cluster.Instant {
+	at, _ := e.machine.RestUntil() // none, then at once
+	return at
 }
 
 // acknowledgements is how packets begin by which a node says what it has heard: they

@@ -135,6 +135,11 @@ func TestRoutine(t *testing.T) {
 		if got := p.engines[i].Routine(); len(got) != 3 {
 			t.Errorf("%d beginnings: %q", len(got), got)
 		}
+		// The last keepalive is at most 20 ms old; half way to the death of a silent
+		// node it is asked who answers for its addresses.
+		if left := p.engines[i].RoutineUntil().Sub(p.now); left < 80*time.Millisecond || left > 100*time.Millisecond {
+			t.Errorf("nothing is due for %v", left)
+		}
 	}
 	rest := func(want bool, when string) {
 		t.Helper()

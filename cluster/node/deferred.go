@@ -18,6 +18,9 @@ const (
 	waitingRounds = 32
 	// waitAgain is how long nothing waits after that.
 	waitAgain = time.Minute
+	// waitMost is for how long what waits is left waiting when keepalives are
+	// frequent: to take some at a time costs little more than to take one.
+	waitMost = 100 * time.Millisecond
 )
 
 // deferred is what the loop knows of packets that wait in the media until something
@@ -27,6 +30,8 @@ type deferred struct {
 	beginnings [][]byte
 	// never is until when nothing may wait: the media were flooded.
 	never cluster.Instant
+	// taken is when what waited was taken last.
+	taken cluster.Instant
 	// batch and room are used anew by every wake-up.
 	batch []packet
 	room  []byte
@@ -52,6 +57,17 @@ func (n *Node) letWait() {
 	n.arrived() // what has waited so far need not wait for the next wake-up
 }
 
+// mayLeave reports whether a wake-up for this node's own keepalive, and nothing else,
+// may leave what waits to a later one: nothing but the keepalive is due before that.
+func (n *Node) mayLeave(now cluster.Instant, late time.Duration) bool {
+	d, keepalive := &n.deferred, n.o.Facts.Keepalive
+	if d.beginnings == nil || keepalive <= 0 || late >= settleAfter || len(n.packets) > 0 {
+		return false
+	}
+	next := now.Add(keepalive)
+	return next.Sub(d.taken) <= waitMost && n.o.Engine.RoutineUntil() > next.Add(keepalive/2)
+}
+
 // arrived steps what has been received, first of all packets that the caller has
 // from the loop's channel, and what waits in the media, in the order of arrival: a
 // keepalive must not be stepped before what its sender said earlier. It comes before
@@ -59,6 +75,7 @@ func (n *Node) letWait() {
 // whether anything had waited.
 func (n *Node) arrived(first ...packet) (waited bool) {
 	d := &n.deferred
+	d.taken = n.clock.now()
 	for round := range waitingRounds {
 		d.batch = append(d.batch[:0], first...)
 		most := n.takeDeferred()

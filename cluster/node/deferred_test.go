@@ -209,3 +209,85 @@ func TestDeferredFlood(t *testing.T) {
 		t.Errorf("told %q, want %q", got, want)
 	}
 }
+
+// TestMayLeave: a wake-up for this node's own keepalive may leave what waits to a later
+// one, but not for long, and not when anybody's silence is judged before that one, when
+// it comes late, or when something has been received.
+func TestMayLeave(t *testing.T) {
+	const keepalive = 20 * time.Millisecond
+	eng := &scripted{none: true}
+	n := New(Options{Engine: eng, Facts: Facts{Keepalive: keepalive}})
+	now := cluster.Instant(time.Hour)
+	for _, c := range []struct {
+		name   string
+		taken  time.Duration // before now
+		until  time.Duration // after now
+		late   time.Duration
+		change func()
+		want   bool
+	}{
+		{"just taken", 0, time.Second, 0, nil, true},
+		{"the next wake-up is in time", 80 * time.Millisecond, time.Second, 0, nil, true},
+		{"it is not", 81 * time.Millisecond, time.Second, 0, nil, false},
+		{"somebody is judged behind the next wake-up", 0, 31 * time.Millisecond, 0, nil, true},
+		{"hardly behind it", 0, 30 * time.Millisecond, 0, nil, false},
+		{"now", 0, 0, 0, nil, false},
+		{"nobody knows when", 0, -time.Hour, 0, nil, false},
+		{"late", 0, time.Second, settleAfter, nil, false},
+		{"nothing may wait", 0, time.Second, 0, func() { n.deferred.beginnings = nil }, false},
+		{"a packet was received", 0, time.Second, 0, func() { n.packets <- packet{} }, false},
+		{"rare keepalives", 0, time.Hour, 0, func() { n.o.Facts.Keepalive = waitMost + 1 }, false},
+	} {
+		n.deferred.beginnings = [][]byte{[]byte("k")}
+		n.deferred.taken = now.Add(-c.taken)
+		n.o.Facts.Keepalive = keepalive
+		eng.until = now.Add(c.until)
+		for len(n.packets) > 0 {
+			<-n.packets
+		}
+		if c.change != nil {
+			c.change()
+		}
+		if got := n.mayLeave(now, c.late); got != c.want {
+			t.Errorf("%s: %t", c.name, got)
+		}
+	}
+}
+
+// TestLeave: with frequent keepalives of ours, what waits is taken within waitMost,
+// though nothing but they wakes the node, and some of them leave it.
+func TestLeave(t *testing.T) {
+	w := newPatientWire("eth1")
+	const keepalive = 10 * time.Millisecond
+	eng := &scripted{none: true, routine: [][]byte{[]byte("k")}, until: cluster.Instant(time.Hour)}
+	left, taken := 0, 0
+	done := make(chan struct{})
+	eng.on = func(now cluster.Instant, in engine.Input) []engine.Output {
+		switch in.(type) {
+		case engine.Packet:
+			taken++
+		case engine.Wake:
+			eng.deadline = now.Add(keepalive)
+			if w.count() > 0 {
+				left++
+			} else {
+				w.wait(packetAt{"k", time.Now()})
+			}
+			if left > 3 && taken > 3 && !eng.none {
+				eng.none = true
+				close(done)
+			}
+		}
+		return nil
+	}
+	run(t, Options{Engine: eng, Media: []transport.Medium{w}, Facts: Facts{Keepalive: keepalive}}, func(n *Node) {
+		_ = n.call(t.Context(), func() { eng.none, eng.deadline = false, 0 })
+		<-done
+	})
+}
+
+func (w *patientWire) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.waiting)
+}

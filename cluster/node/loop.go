@@ -118,7 +118,9 @@ func (n *Node) tick() {
 			late = now.Sub(due)
 		}
 		n.noteLateness(now, late)
-		n.drain(late)
+		if !n.mayLeave(now, late) {
+			n.drain(late)
+		}
 		// A packet may have moved the deadline; the wake-up comes in any case
 		// if what is due still is.
 		if due, ok := n.o.Engine.Deadline(); ok && due <= n.clock.now() {

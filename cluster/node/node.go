@@ -26,6 +26,7 @@ type stepper interface {
 	View() engine.View
 	Snapshot() ([]byte, error)
 	Routine() [][]byte
+	RoutineUntil() cluster.Instant
 }
 
 // Group is a resource group as jobs use it: [resources.Group].

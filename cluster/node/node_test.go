@@ -29,6 +29,7 @@ type scripted struct {
 	on       func(now cluster.Instant, in engine.Input) []engine.Output
 	view     engine.View
 	routine  [][]byte
+	until    cluster.Instant
 }
 
 func (s *scripted) Step(now cluster.Instant, _ engine.Readings, in engine.Input) []engine.Output {
@@ -38,6 +39,7 @@ func (s *scripted) Deadline() (cluster.Instant, bool) { return s.deadline, !s.no
 func (s *scripted) View() engine.View                 { return s.view }
 func (s *scripted) Snapshot() ([]byte, error)         { return []byte("snapshot"), nil }
 func (s *scripted) Routine() [][]byte                 { return s.routine }
+func (s *scripted) RoutineUntil() cluster.Instant     { return s.until }
 
 // wire is a medium of which the test holds the other end.
 type wire struct {
