@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -258,7 +259,9 @@ func secondsPerHour(s []Sample) string {
 }
 
 func memory(s []Sample) string {
-	return fmt.Sprintf("%.1f MB (%.1f), %.0f processes", s[0].Value/1e6, s[0].More["pss"]/1e6, s[0].More["processes"])
+	s = slices.SortedFunc(slices.Values(s), func(a, b Sample) int { return cmp.Compare(a.Value, b.Value) })
+	m := s[(len(s)-1)/2] // of an even number the lower of the two
+	return fmt.Sprintf("%.1f MB (%.1f), %.0f processes", m.Value/1e6, m.More["pss"]/1e6, m.More["processes"])
 }
 
 // Markdown is the report for people.
