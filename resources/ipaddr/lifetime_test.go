@@ -159,7 +159,6 @@ func TestNoRepairOfAStalledNode(t *testing.T) {
 	for _, f := range families {
 		for _, lifetime := range []time.Duration{20 * time.Second, 0} {
 			t.Run(fmt.Sprintf("%s lifetime %v", f.typ, lifetime), func(t *testing.T) {
-				t.Parallel()
 				noRepair(t, f.typ, f.addr, f.own, lifetime)
 			})
 		}
