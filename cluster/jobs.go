@@ -255,6 +255,7 @@ func (m *Machine) jobDone(ev JobDone) {
 		if m.cfg.Failback != FailbackLegacy {
 			m.reclaim() // the other node may have let go of it too
 			m.retake()
+			m.askHome()
 		}
 	case whyFence:
 		m.fenced(j, ev.Err)

@@ -182,6 +182,10 @@ type state struct {
 	// TheirReleasing is what they are stopping for us.
 	TheirReleasing Set
 	Overlap        timer
+	// OverlapLooks counts the looks at an overlap with a 3.0.6 node. AskHome: what
+	// was let go of to end one is to be asked for, once it is stopped.
+	OverlapLooks int
+	AskHome      bool
 	// Kept is what we keep of an overlap and they have not stopped yet.
 	Kept Set
 	// Lingering: what a 3.0.6 node owned when its daemon died and came again. It
@@ -646,6 +650,8 @@ func (m *Machine) expire() {
 			// Known by a keepalive, and the claims that decide it did not come.
 			m.audit()
 			m.watchOverlap()
+		case !m.st.Overlap.On && m.peerAlive() && !m.peerNew():
+			m.watchOverlap() // taken here after a 3.0.6 has claimed it, which it does once
 		}
 		// The original looks at this clock once per keepalive; so two nodes
 		// that started together settle in the order of their keepalives.

@@ -408,6 +408,7 @@ func (m *Machine) watchOverlap() {
 	switch {
 	case m.st.Mine&m.st.Theirs.Mirror() == None:
 		m.st.Overlap.stop()
+		m.st.OverlapLooks = 0
 	case !m.st.Overlap.On:
 		m.st.Overlap.set(m.now.Add(overlapPause), "")
 	}
@@ -419,6 +420,8 @@ func (m *Machine) overlaps() {
 	m.partners(func(n *node) {
 		switch {
 		case !n.alive():
+		case !n.New:
+			m.endOldOverlap(n)
 		case m.st.OtherStable:
 			m.resolve(n.Name, true)
 		case m.overlap() != None:
