@@ -17,9 +17,9 @@ func TestOldOverlapEnds(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		failback cluster.Failback
-		// before is what this node has taken itself by then.
+		// before is what this node holds when it begins.
 		before cluster.Set
-		// answer is what the other node does when it is asked.
+		// handsBack: the other node does when it is asked.
 		handsBack bool
 		mine      cluster.Set
 		asksHome  bool
