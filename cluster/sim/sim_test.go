@@ -16,13 +16,14 @@ import (
 
 var (
 	seedFlag       = flag.Uint64("seed", 1, "first seed of TestSimulate")
-	hoursFlag      = flag.Float64("hours", 0, "cluster hours that TestSimulate runs; 0 is a few hundred seeds")
+	hoursFlag      = flag.Float64("hours", 0, "cluster hours that TestSimulate runs; 0 is about two thousand")
 	stopFlag       = flag.Int("failures", 5, "end after so many failures; above 20 they are only listed")
 	bypassFlag     = flag.Bool("bypass", false, "leave wire format and digests out, for long runs")
 	transcriptFlag = flag.Uint64("transcript", 0, "print the transcript of this seed and do nothing else")
 )
 
-const usualSeeds = 300
+// usualSeeds take two minutes of processor time.
+const usualSeeds = 6000
 
 // draw is Draw as the flags have it.
 func draw(seed uint64) Scenario {
