@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"unsafe"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -117,14 +118,14 @@ func (k *kernel) exchange(reqs []request, first uint32) error {
 		}
 	}
 	for last := &reqs[len(reqs)-1]; !last.answered; {
-		n, from, err := unix.Recvfrom(k.fd, k.in, 0)
+		n, sender, err := k.receive()
 		if err == unix.EINTR {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		if sender, ok := from.(*unix.SockaddrNetlink); !ok || sender.Pid != nl.PidKernel {
+		if sender != nl.PidKernel {
 			continue
 		}
 		for in := k.in[:n]; len(in) >= unix.SizeofNlMsghdr; {
@@ -141,6 +142,30 @@ func (k *kernel) exchange(reqs []request, first uint32) error {
 		}
 	}
 	return nil
+}
+
+// receive reads the next message, and who sent it. The kernel answers before it
+// returns from the request, so there is hardly ever anything to wait for; and of a
+// call that cannot wait the runtime need not know, which costs an idle process more
+// than the call.
+func (k *kernel) receive() (n int, sender uint32, err error) {
+	from := unix.RawSockaddrNetlink{}
+	size := uint32(unix.SizeofSockaddrNetlink)
+	got, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(k.fd), uintptr(unsafe.Pointer(unsafe.SliceData(k.in))), uintptr(len(k.in)),
+		unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&size)))
+	switch {
+	case errno == 0:
+		return int(got), from.Pid, nil
+	case errno != unix.EAGAIN:
+		return 0, 0, errno
+	}
+	n, other, err := unix.Recvfrom(k.fd, k.in, 0)
+	if a, ok := other.(*unix.SockaddrNetlink); ok {
+		sender = a.Pid
+	} else if err == nil {
+		err = fmt.Errorf("message from %T", other)
+	}
+	return n, sender, err
 }
 
 // take notes an answer: an error number, 0 in an acknowledgement, or a message.
